@@ -1,0 +1,120 @@
+"""How is a notebook executed: for the book, or for a reader's own task, encoder and budgets?"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from lib import assets
+from lib.errors import StudyError, unknown
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+FIGURES = "PRUNING_FIGURES"  # environment variable: where figures leave their data as CSV
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def fork(name: str, parameters: Mapping[str, Any]) -> Path:
+    """Execute one notebook with other parameters, into the local cache; the book stays as it is."""
+    values = "-".join(str(value) for value in parameters.values())
+    label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{values}").strip("-")
+    return execute(name, parameters, assets.CACHE / "forks" / label) / f"{name}.ipynb"
+
+
+def settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Parameters of a notebook from texts such as `seeds=3`, `budgets=.9,.5` or `task=cola`."""
+    found = {}
+    for text in texts:
+        name, equals, given = text.partition("=")
+        if not (name and equals):
+            raise StudyError(f"wanted NAME=VALUE, got {text!r}; for instance seeds=3")
+        found[name] = _value(given)
+    if "budgets" in found and not isinstance(found["budgets"], list):
+        found["budgets"] = [found["budgets"]]
+    return found
+
+
+def _value(text: str) -> Any:
+    """A number, a list (by commas), or the text itself."""
+    if "," in text:
+        return [_value(part) for part in text.split(",") if part.strip()]
+    try:
+        number = float(text)
+    except ValueError:
+        return text.strip()
+    return int(number) if number.is_integer() and "." not in text else number
+
+
+def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
+    """Run a notebook into `folder`, which holds name.ipynb and data/*.csv when it succeeded.
+
+    A notebook that fails is kept aside for reading, and its folder stays as it was.
+    """
+    import papermill  # a second of imports that an unchanged book does without
+    from papermill.exceptions import PapermillException
+
+    source = _check(name, parameters)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "data").mkdir(parents=True)
+    output = fresh / source.name
+    try:
+        with _environment(**{FIGURES: str(fresh / "data")}):
+            papermill.execute_notebook(
+                str(source), str(output), dict(parameters), kernel_name="python3", cwd=NOTEBOOKS
+            )
+    except PapermillException as error:
+        failed = assets.CACHE / "failed" / source.name
+        failed.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(output, failed)
+        shutil.rmtree(fresh)
+        why = getattr(error, "evalue", "") or str(error)
+        raise StudyError(f"{name}: {' '.join(why.split())}; read {failed}") from error
+    _finish(output)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    return folder
+
+
+def _check(name: str, parameters: Mapping[str, Any]) -> Path:
+    """The notebook's path, once its name and those of its parameters are known to exist."""
+    import papermill
+
+    source = NOTEBOOKS / f"{name}.ipynb"
+    if not source.is_file():
+        raise unknown("chapter", name, (path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+    known = papermill.inspect_notebook(str(source))
+    for parameter in parameters:
+        if parameter not in known:
+            raise unknown(f"parameter of the notebook {name}", parameter, known)
+    return source
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _finish(path: Path) -> None:
+    """Make an executed notebook fit for the book: no local paths, no injected code, and links."""
+    notebook = nbformat.read(path, as_version=4)
+    for where in ("input_path", "output_path"):
+        notebook.metadata["papermill"].pop(where, None)
+    for cell in notebook.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        if "injected-parameters" in tags:
+            tags.append("remove-input")
+    nbformat.write(notebook, path)

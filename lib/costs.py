@@ -1,0 +1,148 @@
+"""What does a model cost: parameters, multiply-accumulates (MACs), seconds?
+
+One MAC is two FLOPs. Biases, norms, activations and the softmax are not counted, as is usual.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from transformers import PreTrainedConfig
+
+from lib import compact, encoder
+from lib.encoder import LayerShape, Shape
+from lib.errors import StudyError, unknown
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# torch counts attention on a GPU and in its unfused form; its fused CPU kernel it counts as 0
+_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+
+
+@dataclass(frozen=True)
+class Params:
+    """Numbers of parameters; attention is part of the encoder, the encoder of the model.
+
+    MPNet's relative position tables are part of the model alone: Hugging Face's has one for all
+    layers, a compact model one a layer, and with neither counted the encoder is BERT-base's.
+    """
+
+    attention: int  # query, key, value and output projections of every layer, biases included
+    encoder: int  # every layer with its LayerNorms
+    model: int  # everything: embeddings, position tables and classification head too
+
+
+def params(model: nn.Module) -> Params:
+    """The sizes of the tensors that `model` has."""
+    return _params(model, Tensor.numel)
+
+
+def nonzero(model: nn.Module) -> Params:
+    """The entries that are not 0: what a method that only zeroes weights leaves over."""
+    return _params(model, lambda tensor: int(tensor.count_nonzero()))
+
+
+def _params(model: nn.Module, size: Callable[[Tensor], int]) -> Params:
+    def total(*modules: nn.Module) -> int:
+        return sum(size(tensor.detach()) for m in modules for tensor in m.parameters())
+
+    layers = encoder.layers(model)
+    attention = sum(total(each.query, each.key, each.value, each.output) for each in layers)
+    rest = sum(total(e.attention_norm, e.up, e.down, e.ffn_norm) for e in layers)
+    return Params(attention, attention + rest, total(model))
+
+
+def encoder_macs(shape: Shape, tokens: int) -> int:
+    """MACs of the layers for one sequence of `tokens` tokens, by formula.
+
+    Projections are linear in the tokens, scores and context quadratic. The attention's kernel
+    works at the wider of the two head widths, so both quadratic terms count that one.
+    """
+    return sum(_layer_macs(layer, shape.hidden, tokens) for layer in shape.layers)
+
+
+def _layer_macs(layer: LayerShape, hidden: int, tokens: int) -> int:
+    ffn = 2 * tokens * hidden * layer.neurons
+    if layer.heads * layer.vo == 0:  # the attention is its output bias
+        return ffn
+    projections = 2 * tokens * hidden * layer.heads * (layer.qk + layer.vo)
+    return ffn + projections + 2 * tokens**2 * layer.heads * max(layer.qk, layer.vo)
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
+    """MACs that the layers execute on `batch`, padding included; embeddings and head are not.
+
+    Equal to the number of sequences times `encoder_macs` at the padded length, under the eager
+    and the fused attention alike (a test holds them equal).
+    """
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
+        model(**batch)
+    counts, blocks = counter.get_flop_counts(), set(encoder.blocks(model))
+    names = [f"{type(model).__name__}.{name}" for name, m in model.named_modules() if m in blocks]
+    return sum(sum(counts.get(name, {}).values()) for name in names) // 2
+
+
+def latency(
+    models: Mapping[str, nn.Module],
+    batches: Sequence[Mapping[str, Tensor]] | Mapping[str, Sequence[Mapping[str, Tensor]]],
+    rounds: int,
+    precision: str = "float32",
+    warmup: int = 2,
+) -> dict[str, list[float]]:
+    """Seconds that each model takes for a pass over its batches, one number a round.
+
+    The models take turns within a round (A B A B), so that a slow moment of the machine strikes
+    them alike; `warmup` rounds before are dropped. Weights are cast to `precision` once, in a
+    copy. Batches come ready made, padded as the caller means to compare (to the longest text
+    there can be, or to each batch's longest): a mapping gives each model its own. Raises a
+    StudyError for no rounds, no batches or an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    own = batches if isinstance(batches, Mapping) else dict.fromkeys(models, batches)
+    if rounds < 1 or set(own) != set(models) or not all(map(len, own.values())):
+        raise StudyError(
+            f"latency wants at least one round and batches for each of {', '.join(models)}; "
+            f"got {rounds} rounds and batches for {', '.join(own)}"
+        )
+    ready = {}
+    for name, model in models.items():
+        model = deepcopy(model).to(PRECISIONS[precision]).eval()
+        device = next(model.parameters()).device
+        inputs = [{k: v.to(device) for k, v in b.items() if k != "labels"} for b in own[name]]
+        ready[name] = model, inputs, device
+
+    seconds = {name: [] for name in models}
+    with torch.inference_mode():
+        for turn in range(warmup + rounds):
+            for name, (model, inputs, device) in ready.items():
+                _synchronize(device)
+                start = time.perf_counter()
+                for batch in inputs:
+                    model(**batch)
+                _synchronize(device)
+                if turn >= warmup:
+                    seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def random_model(
+    shape: Shape, source: PreTrainedConfig, seed: int = 0
+) -> compact.CompactForSequenceClassification:
+    """A compact model of this shape with random weights: its speed is the trained one's.
+
+    `source` is the config of the dense model, whose architecture, vocabulary and labels it has.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = compact.config(source, shape)
+        return compact.CompactForSequenceClassification(config).eval()

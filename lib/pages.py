@@ -1,0 +1,193 @@
+"""What do the generated parts of the book say: the verdicts, and where the records come from?"""
+
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment
+
+from lib import claims, study
+from lib.runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+RENDERERS = ("jupyter-book", "papermill", "matplotlib", "pandas", "numpy")
+PHASES = ("prune", "finetune", "evaluate")  # of a run's seconds; its teacher's are shared
+
+DASHBOARD = """\
+```{raw} html
+<p>{{ summary }}</p>
+<div class="verdicts-scroll">
+<table class="verdicts">
+<caption>Every claim, by encoder and task, in the {{ profile }} study.
+A verdict links to its figure.</caption>
+<thead><tr>
+<th data-sort>Claim</th><th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
+<th>Stated</th><th>Measured, with its 95% interval</th><th data-sort>Runs</th>
+<th data-sort data-filter>Fidelity</th><th data-sort data-filter>Verdict</th>
+</tr></thead>
+<tbody>
+{% for it in findings %}<tr id="{{ it.claim.key }}-{{ it.encoder }}-{{ it.task }}">
+<td>{{ it.claim.text }}<small><code>{{ it.claim.key }}</code>
+{{ it.claim.source.talk }}, {{ it.claim.source.slide }}</small></td>
+<td>{{ it.encoder }}</td><td>{{ it.task }}</td>
+<td>{% for cell in it.cells %}<div>{{ stated(cell) }}</div>{% endfor %}</td>
+<td>{% for cell in it.cells %}<div>{{ measured(cell) }}</div>{% endfor %}</td>
+<td>{{ it.cells | sum(attribute="n") }}</td><td>{{ it.fidelity }}</td>
+<td data-value="{{ it.verdict }}"><a class="verdict {{ it.verdict | replace(" ", "-") }}"
+href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>
+{% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
+</tr>
+{% endfor %}</tbody></table></div>
+```
+"""
+
+
+def write(folder: Path, profile: str, seconds: Mapping[str, float]) -> None:
+    """Write verdicts.md and environment.md, for pages to include.
+
+    `seconds` is how long each chapter took to execute for this book.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdicts.md").write_text(dashboard(profile, claims.findings(profile)))
+    (folder / "environment.md").write_text(provenance(profile, seconds))
+
+
+def dashboard(profile: str, findings: Sequence[claims.Finding]) -> str:
+    """The verdict table as HTML inside Markdown; _static/verdicts.js sorts and filters it."""
+    counts = Counter(it.verdict.value for it in findings)
+    parts = [f"{counts[it.value]} {it.value}" for it in claims.Verdict if counts[it.value]]
+    template = Environment(autoescape=True).from_string(DASHBOARD)
+    return template.render(
+        findings=findings,
+        profile=profile,
+        summary=f"{len(findings)} findings: {', '.join(parts)}.",
+        stated=_stated,
+        measured=_measured,
+    )
+
+
+def provenance(profile: str, seconds: Mapping[str, float]) -> str:
+    """Tables of code, machines, versions, dates and times behind a profile's records."""
+    store = study.profile(profile).store
+    runs = {
+        s: store.get(s) for c in study.CHAPTERS for s in study.specs(c, profile) if store.has(s)
+    }
+    return "\n\n".join(
+        (
+            "### Where the records were made",
+            _table(("", "of the records"), _origins(list(runs.values()))),
+            "### Run times by chapter",
+            _table(
+                ("chapter", "records", "computing", "of it teachers", "to execute for this book"),
+                [
+                    (chapter, *_times(chapter, profile, runs), _duration(seconds.get(chapter)))
+                    for chapter in study.CHAPTERS
+                ],
+            ),
+            "### What made these pages",
+            _table(("", ""), _here(profile)),
+        )
+    )
+
+
+def _stated(cell: claims.Cell) -> str:
+    sign = {"above": "over ", "below": "under ", "equals": ""}[cell.relation]
+    return f"{_at(cell)}{sign}{cell.stated:.4g}"
+
+
+def _measured(cell: claims.Cell) -> str:
+    if cell.measured is None:
+        return f"{_at(cell)}-"
+    interval = "" if cell.low is None else f" [{cell.low:.4g}, {cell.high:.4g}]"
+    return f"{_at(cell)}{cell.measured:.4g}{interval}"
+
+
+def _at(cell: claims.Cell) -> str:
+    return f"at {cell.cell}: " if cell.cell != "" else ""
+
+
+def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What differs between records is listed with the number of records."""
+    origins = [run.provenance for run in runs]
+    dates = sorted(it["finished"][:10] for it in origins)
+    packages = sorted({package for it in origins for package in it["versions"]})
+    rows = [
+        ("commit", _tally(f"`{it['commit'][:10]}`{_changed(it)}" for it in origins)),
+        ("finished", " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "-"),
+        ("device", _tally(it["device"] for it in origins)),
+        ("threads", _tally(str(it["threads"]) for it in origins)),
+        ("precision", _tally(it["precision"] for it in origins)),
+    ]
+    return rows + [
+        (package, _tally(it["versions"].get(package, "-") for it in origins))
+        for package in packages
+    ]
+
+
+def _changed(provenance: Mapping[str, object]) -> str:
+    return " with uncommitted changes" if provenance["dirty"] else ""
+
+
+def _tally(values: Iterable[str]) -> str:
+    counts = Counter(values)
+    if len(counts) <= 1:
+        return next(iter(counts), "-")
+    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
+
+
+def _times(chapter: str, profile: str, runs: Mapping[object, Run]) -> tuple[str, str, str]:
+    """Records of a chapter, their computing with each teacher once, and the teachers' part."""
+    mine = [runs[spec] for spec in study.specs(chapter, profile) if spec in runs]
+    teachers = {run.provenance["sha256"]["teacher"]: run.seconds.get("teacher", 0) for run in mine}
+    pruning = sum(run.seconds.get(phase, 0) for run in mine for phase in PHASES)
+    shared = sum(teachers.values())
+    return str(len(mine)), _duration(pruning + shared), _duration(shared)
+
+
+def _here(profile: str) -> list[tuple[str, str]]:
+    return [
+        ("profile", profile),
+        ("built", datetime.now(UTC).strftime("%Y-%m-%d")),
+        ("commit", f"`{commit()[:10]}`"),
+        ("python", platform.python_version()),
+        *((package, version(package)) for package in RENDERERS),
+    ]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def commit() -> str:
+    return git("rev-parse", "HEAD") or "unknown"
+
+
+def repository() -> str | None:
+    """Where readers find this code: the clone's GitHub remote, or None where it has none."""
+    remote = git("remote", "get-url", "origin")
+    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", remote)
+    return f"https://github.com/{found[1]}" if found else None
+
+
+def git(*command: str) -> str:
+    """What git says, or "" where it knows nothing (or there is none)."""
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,80 @@
+"""Which methods are there, and what can be set? One file a method: the folder is the registry."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import (
+    ClassVar,
+    Literal,
+    Protocol,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
+
+from torch import Tensor, nn
+
+from lib.errors import StudyError, unknown
+
+Needs = Literal["nothing", "examples", "labels", "training"]
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """A frozen dataclass whose fields are the method's hyperparameters: model in, smaller one out.
+
+    `units` says what a budget may be a fraction of: "attention" (its parameters), "encoder"
+    (attention and FFN each at that fraction) or "macs" (of the encoder). `needs` says what `data`
+    must hold, `compact` is False for methods that merely zero weights, `stochastic` says whether
+    `seed` changes the outcome.
+    """
+
+    version: ClassVar[int]  # part of a run's spec: a mended fault makes old records stale
+    units: ClassVar[tuple[str, ...]]
+    needs: Needs
+    compact: bool
+    stochastic: bool
+    unit: str
+    seed: int
+
+    def __call__(
+        self, model: nn.Module, data: Iterable[Mapping[str, Tensor]], budget: float
+    ) -> nn.Module: ...
+
+
+def names() -> list[str]:
+    """Every method's name, sorted."""
+    files = Path(__file__).parent.glob("[a-z]*.py")
+    return sorted(file.stem.replace("_", "-") for file in files)
+
+
+def get(name: str, **options: object) -> Pruner:
+    """The method of that name; StudyErrors for a name, an option or a value that it has not."""
+    if name not in names():
+        raise unknown("method", name, names())
+    pruner = import_module(f"lib.pruners.{name.replace('-', '_')}").Pruner
+    known = [field.name for field in fields(pruner)]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    _check(pruner, options)
+    return pruner(**options)
+
+
+def validate(pruner: Pruner) -> None:
+    """Hold every field to its annotation; for a pruner's `__post_init__`."""
+    _check(type(pruner), vars(pruner))
+
+
+def _check(kind: type, values: Mapping[str, object]) -> None:
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        hint = hints[name]
+        choices = kind.units if name == "unit" else get_args(hint)  # of a Literal
+        if choices and value not in choices:
+            raise unknown(name, value, choices)
+        wanted = str if choices else (int, float) if hint is float else hint
+        if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+            raise StudyError(f"wanted {name} as {hint.__name__}, got {value!r}")

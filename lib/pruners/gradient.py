@@ -1,0 +1,125 @@
+"""Are Sixteen Heads Really Better than One? (Michel et al. 2019), https://arxiv.org/abs/1905.10650
+
+And the reading of "gradient based" in A. Qamar's talk "Data Independent Pruning of Language
+Models": the more a unit's gradients change during fine-tuning, the more it matters.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib import encoder, importance, search
+from lib.compact import compact
+from lib.importance import Batch, Units
+from lib.pruners import Needs, validate
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Keep the units that gradients single out.
+
+    reading "talk": sum_t |g_t - g_0| over a unit's weights, g_t the gradient on the t-th batch
+    while a copy, thrown away after, is fine-tuned at `lr`; dims of every head, an equal share of
+    each. The talk's fine-tuning starts at the pre-trained encoder, ours at the model given.
+    reading "michel": sum over examples of |dL/dxi| for a factor xi on each head (Eq. 5), L2-
+    normalised in each layer, ranked over all layers; whole heads. With unit "encoder" neurons go
+    by the same measure: an equal share of each layer in the talk's, over all layers in Michel's.
+    """
+
+    version: ClassVar[int] = 1
+    units: ClassVar[tuple[str, ...]] = ("attention", "encoder")
+    compact: ClassVar[bool] = True
+
+    unit: str = "attention"
+    seed: int = 0
+    reading: Literal["talk", "michel"] = "talk"
+    lr: float = 2e-5
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def needs(self) -> Needs:
+        return "training" if self.reading == "talk" else "labels"
+
+    @property
+    def stochastic(self) -> bool:
+        return self.reading == "talk"  # its dropout
+
+    def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
+        search.check(budget)
+        if self.reading == "talk":
+            change = changes(model, data, self.lr, self.seed)
+            kept = {
+                "qk": search.even(change.query + change.key, budget),
+                "vo": search.even(change.value + change.output, budget),
+                "neurons": search.even(change.up + change.down, budget),
+            }
+        else:
+            heads, neurons = sensitivities(model, data)
+            kept = {
+                "heads": search.overall(nn.functional.normalize(heads), budget, "heads"),
+                "neurons": search.overall(nn.functional.normalize(neurons), budget, "neurons"),
+            }
+        if self.unit == "attention":
+            del kept["neurons"]
+        return compact(model, search.masks(model, **kept))
+
+
+def changes(model: nn.Module, data: Iterable[Batch], lr: float, seed: int) -> Units:
+    """sum_t |g_t - g_0| of each unit's weights, t over the batches of a fine-tuning."""
+    batches = importance.collect(data, "labelled training batches", least=2)
+    with importance.throwaway(model, seed) as student:
+        weights = importance.weights(student)
+        total = {weight: torch.zeros_like(weight) for weight in weights}
+        for t, batch in enumerate(importance.steps(student, batches, lr)):
+            importance.loss(student, batch).backward()
+            if t == 0:
+                first = {weight: weight.grad.clone() for weight in weights}
+            for weight in weights:
+                total[weight] += (weight.grad - first[weight]).abs()
+        return importance.units(student, total.__getitem__)
+
+
+def sensitivities(
+    model: nn.Module, data: Iterable[Batch]
+) -> tuple[Float[Tensor, "L H"], Float[Tensor, "L F"]]:
+    """sum over examples of |dL/dxi| of each head and each neuron, L an example's own loss."""
+    model = importance.scored(model)
+    heads = neurons = torch.zeros(())
+    for batch in importance.collect(data, "labelled batches"):
+        examples = len(batch["input_ids"])
+        with _own_factors(model, examples) as factors:
+            loss = importance.loss(model, batch) * examples  # a sum: each factor meets one example
+            slopes = torch.autograd.grad(loss, factors)
+        heads, neurons = (
+            total + slope.abs().sum(1).double().to(slope.device)
+            for total, slope in zip((heads, neurons), slopes, strict=True)
+        )
+    return heads, neurons
+
+
+@contextmanager
+def _own_factors(
+    model: nn.Module, examples: int
+) -> Iterator[tuple[Float[Tensor, "L B H"], Float[Tensor, "L B F"]]]:
+    """Factors of 1 on every head and neuron, separate for each example of a batch."""
+    shapes = encoder.shape(model).layers
+    new = next(model.parameters()).new_ones
+    heads = new(len(shapes), examples, shapes[0].heads).requires_grad_()
+    neurons = new(len(shapes), examples, shapes[0].neurons).requires_grad_()
+    with ExitStack() as hooks:
+
+        def scale_input(module: nn.Linear, factors: Tensor) -> None:
+            hook = module.register_forward_pre_hook(lambda _, args: (args[0] * factors[:, None],))
+            hooks.callback(hook.remove)
+
+        for index, (layer, shape) in enumerate(zip(encoder.layers(model), shapes, strict=True)):
+            scale_input(layer.output, heads[index].repeat_interleave(shape.vo, dim=1))
+            scale_input(layer.down, neurons[index])
+        yield heads, neurons

@@ -1,0 +1,137 @@
+"""Given scores, which units fit the budget?"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lib.costs import encoder_macs
+from lib.encoder import Shape
+from lib.errors import StudyError
+from lib.masks import Masks
+
+Rounding = Literal["nearest", "down"]
+
+
+def check(budget: float) -> float:
+    """The budget itself if it is a fraction in (0, 1]; a StudyError otherwise."""
+    if not 0 < budget <= 1:  # NaN fails too
+        raise StudyError(f"wanted a budget in (0, 1], got {budget}; 0.5 keeps half")
+    return budget
+
+
+def count(units: int, budget: float, what: str = "units", rounding: Rounding = "nearest") -> int:
+    """How many of `units` a budget keeps: the nearest number (.5 upwards), or the one below.
+
+    Raises a StudyError where that is none at all.
+    """
+    exact = round(check(budget) * units, 6)  # 0.7 * 10 is 7, not 6.999...
+    kept = int(exact + 0.5) if rounding == "nearest" else int(exact)
+    if kept == 0:
+        raise StudyError(f"a budget of {budget} keeps none of {units} {what}; ask for more")
+    return kept
+
+
+def top(scores: Float[Tensor, "*groups units"], kept: int) -> Bool[Tensor, "*groups units"]:
+    """The `kept` greatest scores of each group; of equal ones the first."""
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order[..., :kept], True)
+
+
+def even(
+    scores: Float[Tensor, "*groups units"], budget: float, what: str = "units"
+) -> Bool[Tensor, "*groups units"]:
+    """The same number of greatest scores in every group."""
+    return top(scores, count(scores.shape[-1], budget, what))
+
+
+def overall(
+    scores: Float[Tensor, "*groups units"], budget: float, what: str = "units"
+) -> Bool[Tensor, "*groups units"]:
+    """The greatest scores of all groups together: a group may lose every unit, or none."""
+    return top(scores.flatten(), count(scores.numel(), budget, what)).view_as(scores)
+
+
+def uneven(scores: Float[Tensor, "L H d"], budget: float) -> Bool[Tensor, "L H d"]:
+    """Head dims ranked over all layers, equally many in every head of one layer.
+
+    The j-th best dims of a layer's heads stand or fall together, so that no head needs padding.
+    """
+    rank = scores.argsort(dim=-1, descending=True, stable=True)
+    columns = scores.gather(-1, rank).sum(1)  # (L, d): falls along d
+    kept = overall(columns, budget, "columns of head dims")
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(
+        -1, rank, kept[:, None].expand_as(rank)
+    )
+
+
+def search(
+    head_scores: Float[Tensor, "L H"],
+    neuron_scores: Float[Tensor, "L F"],
+    shape: Shape,
+    tokens: int,
+    budget: float,
+) -> Masks:
+    """The heads and neurons of greatest total score within a fraction of the encoder's MACs.
+
+    For each number of heads kept, the rest of the budget buys neurons (Kwon et al. 2022, Alg. 1);
+    all counts are tried, so none is better. Scores are at least 0. Of equally good choices the one
+    with most heads is taken. Masks are 0 or 1. Raises a StudyError where nothing fits.
+    """
+    _check_scores(head_scores, neuron_scores, shape)
+    layer = shape.layers[0]
+    head = encoder_macs(Shape(shape.hidden, (replace(layer, heads=1, neurons=0),)), tokens)
+    neuron = encoder_macs(Shape(shape.hidden, (replace(layer, heads=0, neurons=1),)), tokens)
+    limit = int(check(budget) * encoder_macs(shape, tokens) + 1e-6)
+    if limit < min(head, neuron):
+        raise StudyError(
+            f"a budget of {budget} is {limit} MACs, less than one unit's {min(head, neuron)}; "
+            "ask for more"
+        )
+    head_gain = _running_best(head_scores)
+    neuron_gain = _running_best(neuron_scores)
+    heads = torch.arange(len(head_gain), device=head_gain.device)
+    spare = limit - heads * head
+    neurons = (spare // neuron).clamp(0, neuron_scores.numel())
+    gain = torch.where(spare >= 0, head_gain + neuron_gain[neurons], -torch.inf)
+    best = int((gain == gain.max()).nonzero()[-1])
+    dtype, layers = head_scores.dtype, shape.layers
+    return Masks(
+        heads=_best(head_scores, best).to(dtype),
+        neurons=_best(neuron_scores, int(neurons[best])).to(dtype),
+        qk=torch.ones(len(layers), layer.heads, layer.qk, dtype=dtype, device=heads.device),
+        vo=torch.ones(len(layers), layer.heads, layer.vo, dtype=dtype, device=heads.device),
+    )
+
+
+def masks(model: nn.Module, **kept: Tensor) -> Masks:
+    """Masks of `model` that keep everything but what the given parts drop or rescale."""
+    dense = Masks.dense(model)
+    return replace(dense, **{part: kept[part].to(getattr(dense, part)) for part in kept})
+
+
+def _check_scores(head_scores: Tensor, neuron_scores: Tensor, shape: Shape) -> None:
+    if len(set(shape.layers)) != 1:
+        raise StudyError("wanted a dense encoder, every layer of one shape; prune the teacher")
+    layers, layer = len(shape.layers), shape.layers[0]
+    _expect("head", head_scores, (layers, layer.heads))
+    _expect("neuron", neuron_scores, (layers, layer.neurons))
+
+
+def _expect(kind: str, scores: Tensor, wanted: tuple[int, int]) -> None:
+    if tuple(scores.shape) != wanted:
+        raise StudyError(f"wanted {kind} scores {wanted}, got {tuple(scores.shape)}")
+    if not (scores >= 0).all():
+        raise StudyError(f"wanted {kind} scores of at least 0, got {float(scores.min())}")
+
+
+def _running_best(scores: Tensor) -> Tensor:
+    """The total of the 0, 1, 2, ... greatest scores."""
+    ranked = scores.flatten().double().sort(descending=True).values
+    return nn.functional.pad(ranked.cumsum(0), (1, 0))
+
+
+def _best(scores: Tensor, kept: int) -> Tensor:
+    return top(scores.flatten(), kept).view_as(scores)

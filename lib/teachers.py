@@ -1,0 +1,93 @@
+"""Which fine-tuned model is pruned? Teachers, trained once and kept by content."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers import AutoTokenizer
+
+from lib import assets, batches, encoder, tasks
+from lib.evaluate import score
+from lib.runs import digest
+from lib.train import Recipe, finetune
+
+SEED = 0  # one teacher a task: the study's seeds vary the pruning, not what is pruned
+VERSION = 1  # raised when training changes, so that old teachers are not mistaken for new ones
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A dense classifier, its tokenizer, and where it lies."""
+
+    model: nn.Module
+    tokenizer: object
+    folder: Path
+    sha256: str  # of model.safetensors
+    encoder_sha256: str  # of the pretrained weights it began from
+    seconds: float  # of training, once
+    steps: int
+    selection: list  # (step, score on the selection split)
+
+
+def teacher(name: str, task_name: str, recipe: dict) -> Teacher:
+    """The encoder `name` fine-tuned on a task, from the cache or trained now.
+
+    The folder's name is a digest of all that decides its content: pretrained weights, data,
+    recipe and VERSION. A lock makes a second process wait rather than train the same teacher.
+    """
+    source = assets.encoder_folder(name)
+    pretrained = assets.sha256(source / "model.safetensors")
+    content = [pretrained, tasks.digests(task_name), asdict(Recipe.of(recipe)), SEED, VERSION]
+    key = digest(content)
+    home = assets.CACHE / "teachers"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = home / f"{_plain(name)}-{_plain(task_name)}-{key}"
+    with open(home / f"{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "teacher.json").exists():
+            _train(source, task_name, recipe, folder)
+    history = json.loads((folder / "teacher.json").read_text())
+    labels = tasks.get(task_name).labels
+    return Teacher(
+        encoder.load(folder, labels),
+        AutoTokenizer.from_pretrained(folder),
+        folder,
+        assets.sha256(folder / "model.safetensors"),
+        pretrained,
+        **history,
+    )
+
+
+def _train(source: Path, task_name: str, recipe: dict, folder: Path) -> None:
+    task = tasks.get(task_name)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    data = batches.tokenize(tasks.load(task_name, "train"), tokenizer, task.max_tokens)
+    held_out = tasks.load(task_name, "select")
+    how = Recipe.of(recipe)
+    start = time.perf_counter()
+    trained = finetune(
+        encoder.load(source, task.labels),
+        tokenizer,
+        data,
+        how,
+        SEED,
+        select=lambda model: score(model, tokenizer, held_out, task, how.precision).score,
+        label=f"teacher {source.name} {task_name}",
+    )
+    seconds = time.perf_counter() - start
+    new = folder.with_name(f"{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    trained.model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    history = {"seconds": seconds, "steps": trained.steps, "selection": trained.selection}
+    (new / "teacher.json").write_text(json.dumps(history))
+    os.replace(new, folder)  # whole or not at all
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[-60:]

@@ -1,0 +1,282 @@
+"""Does the compact model compute what the masked one does, and does it survive saving?"""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertTokenizerFast,
+    pipeline,
+)
+
+from lib import encoder
+from lib.compact import CompactForSequenceClassification, compact, dense
+from lib.errors import StudyError
+from lib.masks import Masks, applied
+
+
+def kept(ones, density, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return ones * (torch.rand(ones.shape, generator=generator) < density).to(ones)
+
+
+def random(model):
+    ones = Masks.dense(model)
+    return Masks(*(kept(x, 0.6, i) for i, x in enumerate((ones.heads, ones.neurons, ones.qk, ones.vo))))
+
+
+def soft(model):
+    masks = random(model)
+    generator = torch.Generator().manual_seed(9)
+
+    def scale(mask):
+        values = torch.rand(mask.shape, generator=generator) * 2 - 0.5
+        return mask * values.to(mask)
+
+    return Masks(scale(masks.heads), scale(masks.neurons), scale(masks.qk), scale(masks.vo))
+
+
+def empty_layer(model):
+    masks = random(model)
+    masks.heads[1] = masks.neurons[0] = 0
+    return masks
+
+
+def nothing_left(model):
+    ones = Masks.dense(model)
+    return Masks(ones.heads * 0, ones.neurons * 0, ones.qk * 0, ones.vo * 0)
+
+
+def uneven(model):
+    """Every head keeps its own number of dimensions, from none to all."""
+    ones = Masks.dense(model)
+    dims = torch.arange(ones.qk.shape[2])
+    heads = torch.arange(ones.qk.shape[1])[:, None]
+    return replace(ones, qk=ones.qk * (dims >= 2 * heads), vo=ones.vo * (dims < 2 * heads))
+
+
+def queries_only(model):
+    ones = Masks.dense(model)
+    return replace(ones, qk=kept(ones.qk, 0.4))
+
+
+def values_only(model):
+    ones = Masks.dense(model)
+    return replace(ones, vo=kept(ones.vo, 0.4))
+
+
+def no_queries(model):
+    ones = Masks.dense(model)
+    return replace(ones, qk=ones.qk * 0)
+
+
+ALL_MASKS = [
+    Masks.dense,
+    random,
+    soft,
+    empty_layer,
+    nothing_left,
+    uneven,
+    queries_only,
+    values_only,
+    no_queries,
+]
+
+
+def typed(model, batch):
+    """The batch, with token types where the model has them."""
+    if encoder.stem(model).types is None or encoder.stem(model).types.num_embeddings < 2:
+        return batch
+    types = (torch.arange(9) > 3).long().expand(5, 9).contiguous()
+    return batch | {"token_type_ids": types}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masks", ALL_MASKS)
+def test_compact_computes_what_the_masked_model_does(model, batch, masks, dtype):
+    model, batch = model.to(dtype), typed(model, batch)
+    masks = masks(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with applied(model, masks), torch.no_grad():
+        expected = model(**batch)
+    small = compact(model, masks)
+    with torch.no_grad():
+        came = small(**batch)
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-10}[dtype] * expected.logits.abs().max()
+    assert (came.logits - expected.logits).abs().max() < tolerance
+    torch.testing.assert_close(came.loss, expected.loss)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    addresses = {value.data_ptr() for value in model.state_dict().values()}
+    assert not addresses & {value.data_ptr() for value in small.state_dict().values() if value.numel()}
+
+
+@pytest.mark.parametrize("masks", [random, uneven, empty_layer])
+def test_tensors_really_shrink(model, masks):
+    masks = masks(model)
+    small = compact(model, masks)
+    vo = masks.vo * masks.heads[..., None]
+    alive = (vo != 0).any(-1)
+    for index, layer in enumerate(encoder.layers(small)):
+        heads = int(alive[index].sum())
+        qk, vo_width = (
+            int((x[index][alive[index]] != 0).sum(-1).max()) if heads else 0 for x in (masks.qk, vo)
+        )
+        neurons = int((masks.neurons[index] != 0).sum())
+        assert encoder.shape(small).layers[index] == encoder.LayerShape(heads, qk, vo_width, neurons)
+        assert layer.query.weight.shape == layer.key.weight.shape == (heads * qk, 24)
+        assert layer.value.weight.shape == layer.output.weight.T.shape == (heads * vo_width, 24)
+        assert layer.up.weight.shape == layer.down.weight.T.shape == (neurons, 24)
+        for linear in (layer.query, layer.key, layer.value, layer.up):
+            assert linear.bias.shape == linear.weight.shape[:1]
+
+
+def test_without_a_mask_or_with_positions_given(model, batch):
+    ids, positions = batch["input_ids"], torch.arange(9).expand(5, 9).contiguous() + 2
+    twin = dense(model)
+    for extra in ({}, {"position_ids": positions}, {"attention_mask": torch.ones_like(ids)}):
+        torch.testing.assert_close(twin(ids, **extra).logits, model(ids, **extra).logits)
+
+
+def test_relative_positions_far_apart(make_classifier):
+    model = make_classifier("mpnet")
+    model.mpnet.embeddings.position_embeddings = torch.nn.Embedding(400, 24)
+    model.config.max_position_embeddings = 400
+    ids = torch.randint(2, 50, (1, 390), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(dense(model)(ids).logits, model(ids).logits)
+
+
+def test_regression(make_classifier, batch):
+    model = make_classifier("bert", labels=1)
+    batch = batch | {"labels": torch.tensor([0.5, 1.0, 2.0, 3.0, 5.0])}
+    torch.testing.assert_close(dense(model)(**batch).loss, model(**batch).loss)
+
+
+@pytest.fixture
+def chatter(caplog, monkeypatch):
+    """The log records of transformers, which it keeps from the root logger."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    return caplog
+
+
+@pytest.mark.parametrize("masks", [soft, uneven, nothing_left])
+def test_saving_and_loading_changes_nothing(model, batch, masks, tmp_path, chatter):
+    small = compact(model, masks(model))
+    small.config.id2label = {0: "a", 1: "b", 2: "c"}
+    small.save_pretrained(tmp_path)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again, report = AutoModelForSequenceClassification.from_pretrained(
+            tmp_path, output_loading_info=True
+        )
+        states = AutoModel.from_pretrained(tmp_path)(batch["input_ids"], batch["attention_mask"])
+    assert not any(report.values())
+    assert not chatter.records
+    assert isinstance(again, CompactForSequenceClassification)
+    torch.testing.assert_close(again.state_dict(), small.state_dict(), rtol=0, atol=0)
+    assert torch.equal(again(**batch).logits, small(**batch).logits)
+    assert again.config.id2label == {0: "a", 1: "b", 2: "c"}
+    last = small(**batch, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(states.last_hidden_state, last)
+    assert torch.equal(encoder.load(tmp_path, ("a", "b", "c"))(**batch).logits, small(**batch).logits)
+
+
+def test_a_pipeline_classifies(bert, tmp_path, chatter):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "dull"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    bert.config.id2label = {0: "bad", 1: "fair", 2: "good"}
+    compact(bert, soft(bert)).save_pretrained(tmp_path)
+    classify = pipeline("text-classification", model=str(tmp_path), device="cpu")
+    [answer, other] = classify(["a good film", "dull"])
+    assert answer["label"] in {"bad", "fair", "good"}
+    assert other["label"] in {"bad", "fair", "good"}
+    assert not chatter.records
+
+
+def test_import_lib_is_enough_and_leaves_torch_alone(bert, tmp_path):
+    dense(bert).save_pretrained(tmp_path)
+    program = (
+        "import sys, lib\n"
+        "assert 'torch' not in sys.modules\n"
+        "from transformers import AutoConfig, AutoModel\n"
+        f"assert AutoConfig.from_pretrained({str(tmp_path)!r}).head_dim == 6\n"
+        f"print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "CompactModel", done.stderr
+
+
+@pytest.mark.parametrize("masks", [random, uneven, empty_layer])
+def test_a_compact_model_can_be_compacted_again(model, batch, masks):
+    model = model.double()
+    small = compact(model, masks(model))
+    masks = soft(small)
+    with applied(small, masks), torch.no_grad():
+        expected = small(**batch).logits
+    assert (compact(small, masks)(**batch).logits - expected).abs().max() < 1e-10
+
+
+def test_training_follows_the_source(model, batch):
+    """Without dropout, a step of the compact dense model is a step of its source."""
+    twin = dense(model)
+    for each in (model, twin):
+        each(**batch).loss.backward()
+    for ours, theirs in zip(encoder.layers(twin), encoder.layers(model), strict=True):
+        for name in ("query", "output", "down", "ffn_norm"):
+            torch.testing.assert_close(
+                getattr(ours, name).weight.grad, getattr(theirs, name).weight.grad
+            )
+    words = encoder.stem(model).words.weight.grad
+    torch.testing.assert_close(encoder.stem(twin).words.weight.grad, words)
+
+
+@pytest.mark.parametrize("masks", [random, empty_layer])
+def test_a_compact_model_learns(model, batch, masks):
+    small = compact(model, masks(model)).train()
+    optimizer = torch.optim.AdamW(small.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = small(**batch).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_dropout_is_the_source_s(model, batch):
+    """Each probability reaches the compact model: the logits spread as widely in training."""
+    twin = dense(model)
+
+    def spread(which):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return torch.stack([which(**batch).logits for _ in range(400)]).std(0)
+
+    torch.testing.assert_close(spread(twin.train()), spread(model.train()), rtol=0.15, atol=0.02)
+
+
+@pytest.mark.parametrize("layers", [None, [], [{"heads": 1}]])
+def test_a_foreign_config_is_refused_in_one_line(bert, tmp_path, layers):
+    dense(bert).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["layers"] = layers
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StudyError) as caught:
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_compacting_draws_nothing_at_random(bert):
+    state = torch.random.get_rng_state()
+    compact(bert, random(bert))
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,0 +1,111 @@
+"""Does training learn, repeat itself, leave its input alone, and keep promised zeros?"""
+
+import pytest
+import torch
+from datasets import Dataset
+
+from lib.errors import StudyError
+from lib.train import Recipe, finetune
+
+
+@pytest.fixture
+def data() -> Dataset:
+    """Sentences whose first token decides the label."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (96,), generator=draw).tolist()
+    lengths = torch.randint(3, 9, (96,), generator=draw).tolist()
+    ids = [
+        [2 + label, *torch.randint(5, 50, (length - 1,), generator=draw).tolist()]
+        for label, length in zip(labels, lengths, strict=True)
+    ]
+    return Dataset.from_dict({"input_ids": ids, "label": labels, "length": lengths})
+
+
+RECIPE = Recipe(steps=30, batch=16, lr=3e-3, precision="float32")
+
+
+def accuracy(model, data) -> float:
+    with torch.no_grad():
+        guesses = [
+            int(model(input_ids=torch.tensor([ids])).logits.argmax()) for ids in data["input_ids"]
+        ]
+    return sum(g == w for g, w in zip(guesses, data["label"], strict=True)) / len(guesses)
+
+
+def test_it_learns_what_can_be_learned(make_classifier, data, digits):
+    model = make_classifier("bert", 2)
+    trained = finetune(model, digits, data, RECIPE, seed=0)
+    assert accuracy(trained.model, data) > 0.9 > accuracy(model, data)
+    assert trained.steps == 30 and trained.losses[-1] < trained.losses[0]
+
+
+def test_the_input_model_comes_back_unchanged(make_classifier, data, digits):
+    model = make_classifier("bert", 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    finetune(model, digits, data, RECIPE, seed=0)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+def test_a_seed_gives_the_same_model_and_another_seed_another(make_classifier, data, digits):
+    model = make_classifier("mpnet", 2)
+    once, twice, other = (
+        finetune(model, digits, data, RECIPE, seed=s).model.classifier.dense.weight
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(once, twice) and not torch.equal(once, other)
+
+
+def test_the_best_selected_state_is_kept(make_classifier, data, digits):
+    """The selection score falls, so the first of the three states must come back."""
+    states, scores = [], iter([0.9, 0.5, 0.1])
+
+    def select(model):
+        states.append(model.classifier.weight.clone())
+        return next(scores)
+
+    recipe = Recipe(steps=9, batch=16, lr=3e-3, precision="float32", selections=3)
+    trained = finetune(make_classifier("bert", 2), digits, data, recipe, 0, select=select)
+    assert trained.selection == [(3, 0.9), (6, 0.5), (9, 0.1)]
+    assert torch.equal(trained.model.classifier.weight, states[0])
+
+
+def test_zeros_stay_zero_only_where_promised(make_classifier, data, digits):
+    model = make_classifier("bert", 2)
+    weight = model.bert.encoder.layer[1].intermediate.dense.weight
+    with torch.no_grad():
+        weight[weight.abs() < weight.abs().median()] = 0
+    kept, freed = (
+        finetune(model, digits, data, RECIPE, 0, keep_zeros=keep).model for keep in (True, False)
+    )
+    after = kept.bert.encoder.layer[1].intermediate.dense.weight
+    assert torch.equal(after == 0, weight == 0) and not torch.equal(after, weight)
+    assert (freed.bert.encoder.layer[1].intermediate.dense.weight == 0).sum() == 0
+    assert kept.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_diverging_run_stops_with_one_line(make_classifier, data, digits):
+    model = make_classifier("bert", 2)
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(StudyError, match="loss is nan at step 1"):
+        finetune(model, digits, data, RECIPE, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "either epochs or steps"),
+        ({"epochs": 1, "steps": 5}, "either epochs or steps"),
+        ({"steps": 5, "lr": -1}, "above 0"),
+        ({"steps": 5, "learning_rate": 1e-5}, "unknown training option 'learning_rate'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(options, says):
+    with pytest.raises(StudyError, match=says):
+        Recipe.of(options)
+
+
+def test_epochs_count_steps():
+    assert Recipe(epochs=1).total(67) == 3
+    assert Recipe(epochs=0.5, batch=10).total(100) == 5
+    assert Recipe(steps=7).total(10**6) == 7
