@@ -5,7 +5,7 @@ tasks       what is asked, and which split is what?
 batches     how do texts become tensors?
 encoder     what is this part called in this architecture, and how large is it?
 masks       how is a unit silenced?
-compact     how is it removed for good?
+compact     how is it removed for good? compact_model and compact_config are what is left
 costs       what does a model cost: parameters, MACs, seconds?
 search      given scores, which units fit the budget?
 pruners     which units matter? One file a method; the folder is the registry
@@ -29,7 +29,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 _ROOMS = {  # a module of transformers, and what registers itself there
     "transformers.models.auto.configuration_auto": "lib.compact_config",
-    "transformers.models.auto.modeling_auto": "lib.compact",
+    "transformers.models.auto.modeling_auto": "lib.compact_model",
 }
 
 

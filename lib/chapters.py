@@ -42,13 +42,16 @@ def settings(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A number, a list (by commas), or the text itself."""
-    if "," in text:
-        return [_value(part) for part in text.split(",") if part.strip()]
+    """A number, a list of numbers (by commas), or the text itself."""
     try:
-        number = float(text)
+        numbers = [_number(part) for part in text.split(",") if part.strip()]
     except ValueError:
         return text.strip()
+    return numbers[0] if len(numbers) == 1 and "," not in text else numbers
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
     return int(number) if number.is_integer() and "." not in text else number
 
 
@@ -59,6 +62,7 @@ def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
     """
     import papermill  # a second of imports that an unchanged book does without
     from papermill.exceptions import PapermillException
+    from traitlets.config import Config
 
     source = _check(name, parameters)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -68,7 +72,12 @@ def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
     try:
         with _environment(**{FIGURES: str(fresh / "data")}):
             papermill.execute_notebook(
-                str(source), str(output), dict(parameters), kernel_name="python3", cwd=NOTEBOOKS
+                str(source),
+                str(output),
+                dict(parameters),
+                kernel_name="python3",
+                cwd=NOTEBOOKS,
+                config=Config(KernelManager={"transport": "ipc"}),  # not through open TCP ports
             )
     except PapermillException as error:
         failed = assets.CACHE / "failed" / source.name

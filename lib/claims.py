@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,12 @@ class Claim:
     """One row of a claims file.
 
     `select` (and `versus`, for a rival) say which runs it is about, `quantity` what is read from
-    them, `relation` and `stated` what it should be, by cell where there are several. The tolerance
-    is {absolute: x} or {relative: x}, with its `rationale`. `original` is the encoder and task of
-    the talk. A stated score on `examples` sentences has an interval of its own; with `dense`, the
-    talk's dense score, a replication judges drops. A context row says `why` it is not measured.
+    them, `relation` and `stated` what it should be and `tolerance` how far off it may be, by cell;
+    a single number has one cell, named "". In the files a tolerance is absolute or relative, one
+    for all cells or one each, with its `rationale`; here it is absolute. `original` is the encoder
+    and task of the talk. A stated score on `examples` sentences has an interval of its own; with
+    `dense`, the talk's dense score, a replication judges drops. A context row says `why` it is not
+    measured.
     """
 
     chapter: str
@@ -72,25 +74,15 @@ class Claim:
     select: dict[str, Any] | None = None
     versus: dict[str, Any] | None = None
     quantity: str = ""
-    relation: str | dict[Any, str] = ""
-    stated: float | int | dict[Any, float] | None = None
+    relation: dict[Any, str] = field(default_factory=dict)
+    stated: dict[Any, float] = field(default_factory=dict)
     dense: float | None = None
     examples: int | None = None
-    tolerance: dict[str, float | int] | None = None
+    tolerance: dict[Any, float] = field(default_factory=dict)
     rationale: str = ""
     protocol: dict[str, Any] | None = None
     seeds: int = 1
     why: str = ""
-
-    @property
-    def cells(self) -> dict[Any, float]:
-        """What is stated, by cell; a single number has one cell, named ""."""
-        if self.stated is None:
-            return {}
-        return dict(self.stated) if isinstance(self.stated, dict) else {"": self.stated}
-
-    def relation_of(self, cell: Any) -> str:
-        return self.relation[cell] if isinstance(self.relation, dict) else self.relation
 
 
 @dataclass(frozen=True)
@@ -162,64 +154,104 @@ def _file(path: Path) -> list[Claim]:
 
 def _claim(row: Any, chapter: str, path: Path) -> Claim:
     where = f"{path.name}: claim {row.get('key', '?') if isinstance(row, dict) else row!r}"
-    known = [field.name for field in fields(Claim) if field.name != "chapter"]
     if not isinstance(row, dict):
         raise StudyError(f"{where}: wanted a mapping")
-    for name in row:
-        if name not in known:
-            raise StudyError(f"{where}: {unknown('field', name, known)}")
+    for name, value in row.items():
+        if name not in FIELDS:
+            raise StudyError(f"{where}: {unknown('field', name, FIELDS)}")
+        if not isinstance(value, FIELDS[name]) or isinstance(value, bool):
+            raise StudyError(f"{where}: {name} cannot be {value!r}")
     lacking = {"key", "figure", "source", "text", "original"} - set(row)
     if lacking:
         raise StudyError(f"{where}: lacks {', '.join(sorted(lacking))}")
-    source = row["source"]
-    if not isinstance(source, dict) or not {"talk", "slide"} <= set(source) <= set(_SOURCE):
+    source, original = row["source"], row["original"]
+    if not {"talk", "slide"} <= set(source) <= {"talk", "slide", "paper"}:
         raise StudyError(f"{where}: wanted a source with talk and slide, perhaps paper")
-    claim = Claim(chapter=chapter, **row | {"source": Source(**source)})
-    check = {"measured": _check_measured, "context": _check_context}.get(claim.kind)
+    if set(original) != {"encoder", "task"}:
+        raise StudyError(f"{where}: wanted original with encoder and task, got {original!r}")
+    check = {"measured": _check_measured, "context": _check_context}.get(kind := _kind(row))
     if check is None:
-        raise StudyError(f"{where}: {unknown('kind', claim.kind, ('measured', 'context'))}")
-    if set(claim.original) != {"encoder", "task"}:
-        raise StudyError(f"{where}: wanted original with encoder and task, got {claim.original!r}")
-    check(claim, where)
-    return claim
+        raise StudyError(f"{where}: {unknown('kind', kind, ('measured', 'context'))}")
+    check(row, where)
+    stated = {cell: float(value) for cell, value in _by_cell(row.get("stated", {})).items()}
+    relation = row.get("relation", {})
+    built = {
+        "source": Source(**source),
+        "stated": stated,
+        "relation": relation if isinstance(relation, dict) else dict.fromkeys(stated, relation),
+    }
+    if "tolerance" in row:
+        ((how, given),) = row["tolerance"].items()
+        each = given if isinstance(given, dict) else dict.fromkeys(stated, given)
+        built["tolerance"] = {
+            cell: float(each[cell]) * (abs(value) if how == "relative" else 1)
+            for cell, value in stated.items()
+        }
+    if "dense" in row:
+        built["dense"] = float(row["dense"])
+    return Claim(chapter=chapter, **row | built)
 
 
-_SOURCE = tuple(field.name for field in fields(Source))
+FIELDS: dict[str, Any] = {  # of a claims file, with what they may be before anything else is asked
+    **dict.fromkeys(("key", "figure", "text", "kind", "quantity", "rationale", "why"), str),
+    **dict.fromkeys(("source", "original", "select", "versus", "tolerance", "protocol"), dict),
+    "relation": str | dict,
+    "stated": int | float | dict,
+    "dense": int | float,
+    "examples": int,
+    "seeds": int,
+}
 
 
-def _check_context(claim: Claim, where: str) -> None:
-    if not claim.why or claim.quantity or claim.cells:
+def _kind(row: dict[str, Any]) -> str:
+    return row.get("kind", "measured")
+
+
+def _by_cell(stated: Any) -> dict[Any, Any]:
+    return stated if isinstance(stated, dict) else {"": stated}
+
+
+def _check_context(row: dict[str, Any], where: str) -> None:
+    if not row.get("why") or {"quantity", "stated", "select"} & set(row):
         raise StudyError(f"{where}: a context row says why, and has no quantity and nothing stated")
 
 
-def _check_measured(claim: Claim, where: str) -> None:
-    if claim.quantity not in QUANTITIES:
-        raise StudyError(f"{where}: {unknown('quantity', claim.quantity, QUANTITIES)}")
-    quantity = QUANTITIES[claim.quantity]
-    study.check_select(claim.select, where)
-    if (claim.versus is not None) != quantity.rival:
+def _check_measured(row: dict[str, Any], where: str) -> None:
+    lacking = {"select", "quantity", "relation", "stated", "tolerance", "rationale"} - set(row)
+    if lacking:
+        raise StudyError(f"{where}: lacks {', '.join(sorted(lacking))}")
+    name, cells = row["quantity"], _by_cell(row["stated"])
+    if name not in QUANTITIES:
+        raise StudyError(f"{where}: {unknown('quantity', name, QUANTITIES)}")
+    quantity = QUANTITIES[name]
+    for select in (row[part] for part in ("select", "versus") if part in row):
+        study.check_select(select, where)
+    if ("versus" in row) != quantity.rival:
         raise StudyError(f"{where}: versus goes with the quantity difference and no other")
-    if claim.versus is not None:
-        study.check_select(claim.versus, where)
-    if (claim.protocol is not None) != (quantity.reads == "timings"):
+    if ("protocol" in row) != (quantity.reads == "timings"):
         raise StudyError(f"{where}: protocol goes with a quantity that is timed and no other")
-    if not claim.cells or not all(_number(value) for value in claim.cells.values()):
+    if not cells or not all(_number(value) for value in cells.values()):
         raise StudyError(f"{where}: wanted stated as a number or a table of numbers")
-    if isinstance(claim.relation, dict) and set(claim.relation) != set(claim.cells):
-        raise StudyError(f"{where}: wanted a relation for every cell that is stated")
-    for cell in claim.cells:
-        if claim.relation_of(cell) not in RELATIONS:
-            raise StudyError(f"{where}: {unknown('relation', claim.relation_of(cell), RELATIONS)}")
-        if not _cell_fits(cell, quantity.by):
+    for cell in cells:
+        if cell != "" and not _cell_fits(cell, quantity.by):
             raise StudyError(f"{where}: the cell {cell!r} is not a {quantity.by}")
-    tolerance = claim.tolerance
-    if not isinstance(tolerance, dict) or set(tolerance) not in ({"absolute"}, {"relative"}):
+    relation = row["relation"]
+    if isinstance(relation, dict) and set(relation) != set(cells):
+        raise StudyError(f"{where}: wanted a relation for every cell that is stated")
+    for one in relation.values() if isinstance(relation, dict) else [relation]:
+        if one not in RELATIONS:
+            raise StudyError(f"{where}: {unknown('relation', one, RELATIONS)}")
+    tolerance = row["tolerance"]
+    if set(tolerance) not in ({"absolute"}, {"relative"}):
         raise StudyError(f"{where}: wanted tolerance as absolute: x or relative: x")
-    if not all(_number(value) and value >= 0 for value in tolerance.values()):
+    (given,) = tolerance.values()
+    if isinstance(given, dict) and set(given) != set(cells):
+        raise StudyError(f"{where}: wanted a tolerance for every cell that is stated")
+    if not all(_number(x) and x >= 0 for x in _by_cell(given).values()):
         raise StudyError(f"{where}: wanted a tolerance of 0 or more, got {tolerance}")
-    if not claim.rationale:
+    if not row["rationale"]:
         raise StudyError(f"{where}: wanted a rationale for its tolerance")
-    if claim.quantity == "score" and claim.dense is None:
+    if name == "score" and "dense" not in row:
         raise StudyError(f"{where}: a score wants the talk's dense score beside it, for drops")
 
 
@@ -228,8 +260,6 @@ def _number(value: Any) -> bool:
 
 
 def _cell_fits(cell: Any, by: str) -> bool:
-    if cell == "":
-        return True
     if by == "part":
         return cell in ("attention", "feed-forward")
     return _number(cell) and (0 < cell <= 1 if by == "budget" else cell >= 2)
@@ -320,7 +350,7 @@ def _finding(
     theirs = [s for s in rivals if (s.encoder, s.task) == (encoder, task)]
     near = _timings_of(timings, encoder, claim.protocol)
     cells, used, asked = [], [], {}
-    for cell in claim.cells:
+    for cell in claim.stated:
         at, against = _at(mine, cell, judged), _at(theirs, cell, judged)
         if not at or (claim.versus is not None and not against):
             continue
@@ -353,11 +383,16 @@ def _at(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
 def _timings_of(
     timings: Sequence[Timing], encoder: str, protocol: Mapping[str, Any] | None
 ) -> tuple[Timing, ...]:
-    """Timings under a protocol, of the machine that has most: a ratio never crosses machines."""
+    """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
+
+    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
+    """
+    wanted = {"zeroed": None} | dict(protocol or {})
     fits = [
         timing
         for timing in timings
-        if timing.encoder == encoder and (protocol or {}).items() <= timing.protocol.items()
+        if timing.encoder == encoder
+        and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
     machines = [timing.machine for timing in fits]
     chosen = max(sorted(set(machines)), key=machines.count, default=None)
@@ -366,15 +401,13 @@ def _timings_of(
 
 def _cell(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     stated, low, high = _stated(claim, cell, judged)
-    relation = claim.relation_of(cell)
+    relation = claim.relation[cell]
     blank = Cell(cell, relation, stated, low, high, None, None, None, 0, Verdict.UNTESTED)
     if not evidence.runs or (claim.versus is not None and not evidence.rivals):
         return blank
     estimate = QUANTITIES[judged].measure(evidence)
     if isinstance(estimate, str):
         return replace(blank, note=estimate)
-    tolerance = claim.tolerance
-    margin = tolerance.get("absolute", tolerance.get("relative", 0) * abs(claim.cells[cell]))
     seeds = len(evidence.runs)
     few = f"{seeds} of the {claim.seeds} seeds asked for" if seeds < claim.seeds else ""
     return replace(
@@ -383,14 +416,14 @@ def _cell(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
         low=estimate.low,
         high=estimate.high,
         n=estimate.n,
-        verdict=verdict_of(relation, estimate, stated, margin),
+        verdict=verdict_of(relation, estimate, stated, claim.tolerance[cell]),
         note=few,
     )
 
 
 def _stated(claim: Claim, cell: Any, judged: str) -> tuple[float, float | None, float | None]:
     """A stated number and, where it counts right answers, the 95% interval of its own."""
-    stated, low, high = claim.cells[cell], None, None
+    stated, low, high = claim.stated[cell], None, None
     if claim.examples is not None:
         low, high = wilson(round(stated * claim.examples), claim.examples)
     if judged == claim.quantity:
@@ -462,7 +495,7 @@ def table(found: Iterable[Finding]) -> pd.DataFrame:
     """The ledger, one row a stated number: COLUMNS.
 
     A claim of several cells has a row of its own with its verdict and the number of runs, then
-    one a cell, named key@cell.
+    one a cell, named key@cell. `n` counts runs; where time is measured, rounds.
     """
     return pd.DataFrame([row for finding in found for row in _rows(finding)], columns=COLUMNS)
 
@@ -471,7 +504,9 @@ def _rows(finding: Finding) -> list[tuple]:
     place = (finding.encoder, finding.task)
     key, cells = finding.claim.key, finding.cells
     if len(cells) != 1:
-        total = sum(cell.n for cell in cells)
+        counts = [cell.n for cell in cells]  # cells of one shape rest on the same runs
+        by_budget = cells and QUANTITIES[finding.quantity].by == "budget"
+        total = sum(counts) if by_budget else max(counts, default=0)
         blank = (None,) * 4
         head = [(key, *place, *blank, total, finding.fidelity, finding.verdict.value)]
     else:

@@ -1,4 +1,4 @@
-"""What does a compact model's config.json say? Its widths, and what its source computed with them."""
+"""What does a compact model's config.json say? Its widths, and how its source computed."""
 
 from transformers import AutoConfig, PreTrainedConfig
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedConfig
 
 from lib import compact, encoder
@@ -19,7 +19,11 @@ from lib.errors import StudyError, unknown
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # torch counts attention on a GPU and in its unfused form; its fused CPU kernel it counts as 0
-_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *args, **kwargs: sdpa_flop_count(query, key, value)
+    )
+}
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,7 @@ def _bert(config: object) -> dict:
 
 def _roberta(config: object) -> dict:
     settings = _bert(config)
-    return settings | dict(
-        positions_skip_padding=True, head_input_dropout=settings["head_dropout"]
-    )
+    return settings | dict(positions_skip_padding=True, head_input_dropout=settings["head_dropout"])
 
 
 def _mpnet(config: object) -> dict:
@@ -275,9 +273,11 @@ def load(folder: Path | str, labels: tuple[str, ...] | None, seed: int = 0) -> n
     from transformers.utils import logging
 
     folder = Path(folder)
-    config = _config(folder)
+    config, weights = _read(folder)
     head = _row(config.get("model_type")).stem
-    if f"{head['classifier']}.weight" in _weight_names(folder):
+    fresh = tuple(f"{head[part]}." for part in ("dense", "classifier"))
+    if f"{head['classifier']}.weight" in weights:
+        fresh = ()
         _check_labels(folder, AutoConfig.from_pretrained(folder), labels)
 
     names = labels or ("score",)
@@ -300,29 +300,25 @@ def load(folder: Path | str, labels: tuple[str, ...] | None, seed: int = 0) -> n
         logging.set_verbosity(verbosity)
         if progress:
             logging.enable_progress_bar()
-    fresh = tuple(f"{head[part]}." for part in ("dense", "classifier"))
     lost = sorted(name for name in report["missing_keys"] if not name.startswith(fresh))
     if lost:
-        raise StudyError(f"{folder} lacks {len(lost)} weights of an encoder: {lost[0]}, ...")
+        raise StudyError(f"{folder} lacks {len(lost)} of the model's weights, {lost[0]} first")
     return model.eval()
 
 
-def _config(folder: Path) -> dict:
+def _read(folder: Path) -> tuple[dict, set[str]]:
+    """The config of a saved model and the names of its weights."""
+    file = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise StudyError(f"no readable config.json in {folder}: {error}") from None
-
-
-def _weight_names(folder: Path) -> set[str]:
-    index = folder / "model.safetensors.index.json"
-    try:
-        if index.exists():
-            return set(json.loads(index.read_text())["weight_map"])
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            return set(file.keys())
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise StudyError(f"no readable model.safetensors in {folder}: {error}") from None
+        config = dict(json.loads(file.read_text()))
+        file = folder / "model.safetensors.index.json"
+        if file.exists():
+            return config, set(json.loads(file.read_text())["weight_map"])
+        file = folder / "model.safetensors"
+        with safe_open(file, framework="pt") as tensors:
+            return config, set(tensors.keys())
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise StudyError(f"cannot read {file}, which an encoder's folder needs: {error}") from None
 
 
 def _check_labels(folder: Path, config: object, labels: tuple[str, ...] | None) -> None:
@@ -332,6 +328,6 @@ def _check_labels(folder: Path, config: object, labels: tuple[str, ...] | None) 
     if tuple(map(str.casefold, has)) != tuple(map(str.casefold, labels or ())):
         wanted = ", ".join(labels) if labels else "one number (regression)"
         raise StudyError(
-            f"the classifier in {folder} was trained for {', '.join(has)}; the task wants {wanted}, "
+            f"the classifier in {folder} was trained for {', '.join(has)}; wanted {wanted}, "
             "in this order: choose another checkpoint, or correct id2label in its config.json"
         )

@@ -27,10 +27,11 @@ def run(profile: str, cluster: str | None = None) -> None:
     so that the others find the teacher ready instead of training it once each.
     """
     configuration = _configuration(cluster)
+    threads = 1 if cluster else os.cpu_count()  # a cluster's profile says how many a job gets
     with alone(f"study-{study.profile(profile).name}"):
         sweeps = study.sweeps(profile)
         for wave in _waves(sweeps) if cluster else [sweeps]:
-            if wave and not _snakemake(profile, configuration, [sweep.name for sweep in wave]):
+            if wave and not _snakemake(configuration, profile, threads, [it.name for it in wave]):
                 left = len(study.missing(profile))
                 raise StudyError(
                     f"the study stopped with {left} runs missing, for the reason above; "
@@ -114,12 +115,13 @@ def _waves(sweeps: Sequence[study.Sweep]) -> tuple[list[study.Sweep], list[study
     return list(first.values()), [it for it in sweeps if it not in first.values()]
 
 
-def _snakemake(profile: str, configuration: Path, targets: list[str]) -> bool:
+def _snakemake(configuration: Path, profile: str, threads: int, sweeps: list[str]) -> bool:
     """Run Snakemake in this process, so that the lock and the scheduler die together."""
     from snakemake.cli import main
 
     command = ["--snakefile", SNAKEFILE, "--directory", ROOT, "--profile", configuration]
-    command += ["--config", f"profile={profile}", f"sweeps={json.dumps(targets)}", "--", *targets]
+    command += ["--config", f"profile={profile}", f"threads={threads}"]
+    command += [f"sweeps={json.dumps(sweeps)}", "--", *sweeps]
     try:
         main([str(word) for word in command])
     except SystemExit as stop:

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import nn
 from tqdm import tqdm
 
-from lib import batches, claims, costs, encoder, pruners, runs, tasks
+from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, score
@@ -34,10 +34,15 @@ class Bench:
 
     task: tasks.Task
     teacher: Teacher
-    train: object  # tokenised training split
-    dev: object  # the reported split, as text
+    dev: Dataset  # the reported split, as text
     dense: Evaluation  # of the teacher, on dev
     measured: dict  # its scores and sizes, as records hold them
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The training split, tokenised; many methods never ask for it."""
+        texts = tasks.load(self.task.name, "train")
+        return batches.tokenize(texts, self.teacher.tokenizer, self.task.max_tokens)
 
 
 def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) -> list[runs.Run]:
@@ -54,7 +59,10 @@ def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) 
             f"{store.path(missing[0]).name} ({missing[0].label}); `make study` computes them"
         )
     with tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as progress:
-        for _, group in groupby(sorted(missing, key=_bench_key), key=_bench_key):
+        benches: dict[str, list[runs.Spec]] = {}
+        for spec in missing:  # one teacher at a time, in the order in which they are first wanted
+            benches.setdefault(_bench_key(spec), []).append(spec)
+        for group in benches.values():
             bench = None
             for spec in group:
                 progress.set_postfix_str(spec.label)
@@ -74,10 +82,9 @@ def prepare(spec: runs.Spec) -> Bench:
     task = tasks.get(spec.task)
     it = teacher(spec.encoder, spec.task, spec.training["teacher"])
     it.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    train = batches.tokenize(tasks.load(spec.task, "train"), it.tokenizer, task.max_tokens)
     dev = tasks.load(spec.task, "dev")
     found = score(it.model, it.tokenizer, dev, task, PRECISION)
-    return Bench(task, it, train, dev, found, _measured(found, it.model))
+    return Bench(task, it, dev, found, _measured(found, it.model))
 
 
 def execute(spec: runs.Spec, bench: Bench) -> runs.Run:
@@ -86,6 +93,7 @@ def execute(spec: runs.Spec, bench: Bench) -> runs.Run:
     tokenizer, label = bench.teacher.tokenizer, spec.label
     with _clock(seconds, "prune"):
         pruned, zeroed = _prune(spec, bench)
+    error = products.error(bench.teacher.model, pruned)
     after = spec.training["after"]
     if after:
         with _clock(seconds, "finetune"):
@@ -98,7 +106,7 @@ def execute(spec: runs.Spec, bench: Bench) -> runs.Run:
     return runs.Run(
         spec=spec,
         dense=bench.measured,
-        pruned=_measured(found, pruned),
+        pruned=_measured(found, pruned) | {"product_error": error},  # before any fine-tuning
         kept=_fractions(pruned, bench.teacher.model, costs.params),
         nonzero=_fractions(pruned, bench.teacher.model, costs.nonzero),
         shape=encoder.shape(pruned).json(),

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from lib import study
-from lib.claims import Finding
-from lib.quantities import QUANTITIES, Evidence, macs
-from lib.runs import Run, Timing, shape_key
+from lib.claims import Claim, Finding
+from lib.errors import StudyError
+from lib.quantities import QUANTITIES, Evidence, macs, wilson
+from lib.runs import Run, Timing, shape_key, unpack_examples
 
 READING = ("axis", "importance", "sampler", "rescale")  # what the slides leave open
 CELL = ("encoder", "task", "arm", "unit", "after", "budget")
@@ -145,8 +146,8 @@ _PROTOCOL = ("batch", "length", "padding", "precision", "zeroed")
 
 
 def densities(found: Iterable[Run]) -> pd.DataFrame:
-    """The three densities, and MACs, of every budget: a budget says of which part it is."""
-    table = runs(found)
+    """The three densities, and MACs, at every budget of the coreset and of the dense model."""
+    table = runs(select(found, arm=["dense", "coreset"]))
     names = {
         "unit": "pruned",
         "budget": "budget",
@@ -223,51 +224,66 @@ def exponents(table: pd.DataFrame, value: str) -> pd.DataFrame:
 def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float) -> pd.DataFrame:
     """How far each reading of the slides lies from their table, nearest first.
 
-    The distance is the root mean square, over the densities, of our drop from our own dense model
-    less the talk's drop from its own. A reading that lacks one of the densities is left out.
+    The distance is the root mean square, over densities, of our drop from our own dense model less
+    the talk's drop from its own. Compared are the densities at which most readings were run (the
+    columns off@...); a reading that lacks one of them is left out.
     """
-    readings = [run for run in found if run.spec.method == "coreset" and _is_reading(run)]
-    table = cells(readings, by=(*READING, "budget"))
-    table = table[table["budget"].isin(list(stated))].copy()
-    table["stated_drop"] = dense - table["budget"].map(stated).astype(float)
-    table["off"] = table["drop"] - table["stated_drop"]
-    rows = []
-    wanted = table["budget"].nunique()
-    for place, group in table.groupby(list(READING), sort=False, dropna=False):
-        if len(group) == wanted:
-            row = dict(zip(READING, place, strict=True))
-            row |= {f"off@{b:g}": off for b, off in zip(group["budget"], group["off"], strict=True)}
-            rows.append(row | {"distance": float(np.sqrt((group["off"] ** 2).mean()))})
-    offs = [f"off@{budget:g}" for budget in sorted(table["budget"].unique(), reverse=True)]
-    found_ = pd.DataFrame(rows, columns=[*READING, *offs, "distance"])
-    return found_.sort_values("distance", kind="stable").reset_index(drop=True)
+    table = cells([run for run in found if _is_reading(run)], by=(*READING, "budget"))
+    table = table[table["budget"].isin(list(stated))]
+    table = table.assign(off=table["drop"] - dense + table["budget"].map(stated).astype(float))
+    columns = [*READING, "distance"]
+    if table.empty:
+        return pd.DataFrame(columns=columns)
+    wide = table.pivot(index=list(READING), columns="budget", values="off")
+    sets = wide.notna().apply(lambda row: tuple(wide.columns[row]), axis=1)
+    shared = list(sets.mode().iloc[0])
+    wide = wide[shared[::-1]].dropna()
+    distance = np.sqrt((wide**2).mean(axis=1))
+    wide.columns = [f"off@{budget:g}" for budget in wide.columns]
+    near = wide.assign(distance=distance).sort_values("distance", kind="stable")
+    return near.reset_index()
 
 
 def _is_reading(run: Run) -> bool:
-    return run.spec.unit == "attention" and study.after_of(run.spec) == "none"
+    plain = run.spec.unit == "attention" and study.after_of(run.spec) == "none"
+    return run.spec.method == "coreset" and plain
 
 
 def reading(row: Mapping[str, Any]) -> str:
     """A reading of the slides in words."""
-    axis = {
-        "head-dims": "dims of each head",
-        "layer-dims": "dims across heads",
-        "heads": "whole heads",
-        "inputs": "input columns",
-    }
-    importance = {
-        "product": "product of norms",
-        "first": "first matrix's norm",
-        "second": "second matrix's norm",
-        "mussay": "Mussay's importance",
-    }
-    words = [axis.get(row["axis"], str(row["axis"]))]
+    words = [AXIS_WORDS.get(row["axis"], str(row["axis"]))]
     if row["sampler"] != "uniform" and row["axis"] != "inputs":
-        words.append(importance.get(row["importance"], str(row["importance"])))
+        words.append(IMPORTANCE_WORDS.get(row["importance"], str(row["importance"])))
     words.append(SAMPLER_WORDS.get(row["sampler"], str(row["sampler"])))
     return ", ".join(words) + (", rescaled" if row["rescale"] else "")
 
 
+ARM_WORDS = {
+    "dense": "dense",
+    "coreset": "coreset",
+    "uniform": "uniform sampling",
+    "magnitude": "magnitude",
+    "svd": "SVD rotation",
+    "random": "random",
+    "unstructured": "unstructured",
+    "gradient-talk": "gradient change",
+    "gradient-michel": "gradient of heads",
+    "taylor-once": "Taylor, one shot",
+    "taylor-steps": "Taylor, iterative",
+    "movement": "movement",
+}
+AXIS_WORDS = {
+    "head-dims": "dims of each head",
+    "layer-dims": "dims across heads",
+    "heads": "whole heads",
+    "inputs": "input columns",
+}
+IMPORTANCE_WORDS = {
+    "product": "product of norms",
+    "first": "first matrix's norm",
+    "second": "second matrix's norm",
+    "mussay": "Mussay's importance",
+}
 SAMPLER_WORDS = {
     "top": "largest",
     "uniform": "uniform",
@@ -281,3 +297,46 @@ SAMPLER_WORDS = {
 def select(found: Iterable[Run], **wanted: Any) -> list[Run]:
     """The runs whose specs match, by the words of `study.matches`."""
     return [run for run in found if study.matches(run.spec, wanted)]
+
+
+# --- the talk's side ------------------------------------------------------------------------------
+
+
+def finding(found: Iterable[Finding], key: str) -> Finding:
+    """The first finding on a claim: that of the chapter's own encoder and task."""
+    for one in found:
+        if one.claim.key == key:
+            return one
+    raise StudyError(f"wanted a finding on {key}, got none; give claims.findings of its chapter")
+
+
+def claim(found: Iterable[Finding], key: str) -> Claim:
+    return finding(found, key).claim
+
+
+def talk(said: Claim) -> pd.DataFrame:
+    """The talk's scores and its drops from its own dense model, with the intervals of counts."""
+    rows = []
+    for budget, score in said.stated.items():
+        low, high = score, score
+        if said.examples:
+            low, high = wilson(round(score * said.examples), said.examples)
+        drops = (said.dense - score, said.dense - high, said.dense - low)
+        rows.append(("talk", budget, score, low, high, *drops))
+    return pd.DataFrame(rows, columns=["source", "budget", *_with_intervals(MEASURES)])
+
+
+def talk_line(said: Claim) -> tuple[float, float]:
+    """Slope and start of the straight line through the talk's times, in units of its dense time."""
+    times = {1.0: 1.0} | {density: 1 / speedup for density, speedup in said.stated.items()}
+    slope, start = np.polyfit(list(times), list(times.values()), 1)
+    return float(slope), float(start)
+
+
+def majority(found: Iterable[Run]) -> float | None:
+    """Accuracy of always answering the more frequent class; None where no accuracy is scored."""
+    for run in found:
+        if run.per_example["metric"] == "accuracy":
+            counts = np.bincount(unpack_examples(run.per_example).labels)
+            return float(counts.max() / counts.sum())
+    return None

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -79,11 +78,15 @@ def applied(model: nn.Module, masks: Masks) -> Iterator[nn.Module]:
     with ExitStack() as hooks:
 
         def scale_output(module: nn.Module, factors: Tensor) -> None:
-            handle = module.register_forward_hook(lambda module, args, output: output * factors)
+            handle = module.register_forward_hook(
+                lambda module, args, output: output * factors.to(output)
+            )
             hooks.callback(handle.remove)
 
         def scale_input(module: nn.Module, factors: Tensor) -> None:
-            handle = module.register_forward_pre_hook(lambda module, args: (args[0] * factors,))
+            handle = module.register_forward_pre_hook(
+                lambda module, args: (args[0] * factors.to(args[0]),)
+            )
             hooks.callback(handle.remove)
 
         for index, (layer, shape) in enumerate(zip(encoder.layers(model), shapes, strict=True)):

@@ -79,9 +79,9 @@ def provenance(profile: str, seconds: Mapping[str, float]) -> str:
     }
     return "\n\n".join(
         (
-            "### Where the records were made",
+            "## Where the records were made",
             _table(("", "of the records"), _origins(list(runs.values()))),
-            "### Run times by chapter",
+            "## Run times by chapter",
             _table(
                 ("chapter", "records", "computing", "of it teachers", "to execute for this book"),
                 [
@@ -89,7 +89,7 @@ def provenance(profile: str, seconds: Mapping[str, float]) -> str:
                     for chapter in study.CHAPTERS
                 ],
             ),
-            "### What made these pages",
+            "## What made these pages",
             _table(("", ""), _here(profile)),
         )
     )

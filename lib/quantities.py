@@ -195,12 +195,19 @@ def _parameters(e: Evidence) -> Estimate:
 
 
 def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
-    """MACs of one sequence: of attention's projections, its two products, and the FFN."""
+    """MACs of one sequence: of attention's projections, its two products, and the FFN.
+
+    They sum to `costs.encoder_macs`, which says why both products count the wider of two widths.
+    """
     hidden, layers = shape["hidden"], shape["layers"]
-    width = [layer["heads"] * (layer["qk"] + layer["vo"]) for layer in layers]
+    attend = [layer for layer in layers if layer["heads"] * layer["vo"]]
     return {
-        "projections": sum(2 * tokens * hidden * w for w in width),
-        "products": sum(tokens * tokens * w for w in width),
+        "projections": sum(
+            2 * tokens * hidden * layer["heads"] * (layer["qk"] + layer["vo"]) for layer in attend
+        ),
+        "products": sum(
+            2 * tokens * tokens * layer["heads"] * max(layer["qk"], layer["vo"]) for layer in attend
+        ),
         "feed-forward": sum(2 * tokens * hidden * layer["neurons"] for layer in layers),
     }
 

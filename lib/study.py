@@ -40,7 +40,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "taylor-steps": ("taylor", {"steps": 8, "uneven": True}),
     "movement": ("movement", {}),
 }
-SAMPLED = ("coreset", "uniform", "random")  # a seed draws what is kept
+SAMPLED = ("coreset", "uniform")  # a seed draws what is kept; `random` draws just what uniform does
 CALIBRATED = ("gradient-talk", "gradient-michel", "taylor-once", "taylor-steps", "movement")
 FIXED = ("magnitude", "svd", "unstructured")  # nothing is drawn unless fine-tuning follows
 PRUNED = SAMPLED + FIXED + CALIBRATED
@@ -572,6 +572,7 @@ def untested() -> tuple[Mark, ...]:
 
 LENGTHS = (16, 32, 64, 128, 256, 384, 512)  # of the opening chapter, one sequence at a time
 BATCHED = {"batch": 32, "length": 32, "padding": 128}  # short sentences, as SST-2's
+ZEROED = 0.3  # the density at which mere zeros are timed
 
 
 @dataclass(frozen=True)
@@ -595,14 +596,15 @@ def timings(chapter: str, name: str | Profile, runs: Iterable[Run]) -> list[Cloc
 
 
 def _protocols(chapter: str, s: Spec) -> list[dict[str, Any]]:
-    dense = s.method == "dense" and after_of(s) == "none"
+    plain = after_of(s) == "none"
     if chapter == "anatomy":
-        lengths = LENGTHS if dense else ()
+        lengths = LENGTHS if plain and s.method == "dense" else ()
         return [
             {"batch": 1, "length": length, "padding": length, "precision": "float32"}
             for length in lengths
         ]
-    timed = matches(s, {"arm": ["coreset", "unstructured"], "after": "none", "seed": 0})
-    if not (dense or timed):
-        return []
-    return [BATCHED | {"precision": precision} for precision in ("float32", "bfloat16")]
+    if plain and arm_of(s) == "unstructured" and s.budget == ZEROED:
+        return [BATCHED | {"precision": "float32", "zeroed": round(1 - ZEROED, 6)}]
+    if plain and (s.method == "dense" or (arm_of(s) == "coreset" and s.seed == 0)):
+        return [BATCHED | {"precision": precision} for precision in ("float32", "bfloat16")]
+    return []

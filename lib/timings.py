@@ -8,9 +8,9 @@ says that zeros cost nothing, and there the weights are really zeroed.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from lib import assets, costs, encoder, runs, study
 from lib.execute import machine
 
 ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
+TOGETHER = 5  # shapes in one comparison, so that their models fit in memory
 
 
 def measure(profile: str, rounds: int = ROUNDS, chapters: Iterable[str] = ()) -> list[runs.Timing]:
@@ -38,12 +39,19 @@ def measure(profile: str, rounds: int = ROUNDS, chapters: Iterable[str] = ()) ->
     wanted = sorted(wanted, key=_comparison)
     with tqdm(total=len(wanted), desc="timings", unit="shape") as progress:
         for _, group in groupby(wanted, key=_comparison):
-            group = list(group)
-            for timing in compare(group, rounds):
-                store.put_timing(timing, replace=True)
-                records.append(timing)
-            progress.update(len(group))
+            for some in batched(group, TOGETHER):
+                for timing in compare(some, rounds):
+                    store.put_timing(timing, replace=True)
+                    records.append(timing)
+                progress.update(len(some))
     return records
+
+
+def batched(group: Iterable, size: int) -> Iterator[list]:
+    """Lists of at most `size`; itertools has it only from Python 3.12 on."""
+    group = iter(group)
+    while some := list(islice(group, size)):
+        yield some
 
 
 def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
@@ -57,13 +65,14 @@ def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
         config.vocab_size, protocol["batch"], protocol["length"], protocol["padding"]
     )
     dense = costs.random_model(whole, config)
-    arms = {"dense_padded": (dense, padded), "dense": (dense, short), "hf": (theirs, short)}
+    models = {"dense_padded": dense, "dense": dense, "hf": theirs}
     for number, clocked in enumerate(group):
         model = costs.random_model(encoder.Shape.from_json(clocked.shape), config)
         if zeroed := protocol.get("zeroed"):
             zero(model, zeroed)
-        arms[f"pruned {number}"] = (model, short)
-    seconds = costs.latency(arms, rounds, protocol["precision"])
+        models[f"pruned {number}"] = model
+    batches = dict.fromkeys(models, [short]) | {"dense_padded": [padded]}
+    seconds = costs.latency(models, batches, rounds, protocol["precision"])
     here = machine()
     records = []
     for number, clocked in enumerate(group):

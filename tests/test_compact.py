@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -30,7 +29,9 @@ def kept(ones, density, seed=0):
 
 def random(model):
     ones = Masks.dense(model)
-    return Masks(*(kept(x, 0.6, i) for i, x in enumerate((ones.heads, ones.neurons, ones.qk, ones.vo))))
+    return Masks(
+        *(kept(x, 0.6, i) for i, x in enumerate((ones.heads, ones.neurons, ones.qk, ones.vo)))
+    )
 
 
 def soft(model):
@@ -115,7 +116,9 @@ def test_compact_computes_what_the_masked_model_does(model, batch, masks, dtype)
     torch.testing.assert_close(came.loss, expected.loss)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     addresses = {value.data_ptr() for value in model.state_dict().values()}
-    assert not addresses & {value.data_ptr() for value in small.state_dict().values() if value.numel()}
+    assert not addresses & {
+        value.data_ptr() for value in small.state_dict().values() if value.numel()
+    }
 
 
 @pytest.mark.parametrize("masks", [random, uneven, empty_layer])
@@ -130,12 +133,24 @@ def test_tensors_really_shrink(model, masks):
             int((x[index][alive[index]] != 0).sum(-1).max()) if heads else 0 for x in (masks.qk, vo)
         )
         neurons = int((masks.neurons[index] != 0).sum())
-        assert encoder.shape(small).layers[index] == encoder.LayerShape(heads, qk, vo_width, neurons)
+        assert encoder.shape(small).layers[index] == encoder.LayerShape(
+            heads, qk, vo_width, neurons
+        )
         assert layer.query.weight.shape == layer.key.weight.shape == (heads * qk, 24)
         assert layer.value.weight.shape == layer.output.weight.T.shape == (heads * vo_width, 24)
         assert layer.up.weight.shape == layer.down.weight.T.shape == (neurons, 24)
         for linear in (layer.query, layer.key, layer.value, layer.up):
             assert linear.bias.shape == linear.weight.shape[:1]
+
+
+def test_masks_of_another_precision(model, batch):
+    masks = soft(model)
+    model = model.bfloat16()
+    small = compact(model, masks)
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.bfloat16}
+    with applied(model, masks), torch.no_grad():
+        expected = model(**batch).logits
+    assert (small(**batch).logits - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_without_a_mask_or_with_positions_given(model, batch):
@@ -186,7 +201,9 @@ def test_saving_and_loading_changes_nothing(model, batch, masks, tmp_path, chatt
     assert again.config.id2label == {0: "a", 1: "b", 2: "c"}
     last = small(**batch, output_hidden_states=True).hidden_states[-1]
     assert torch.equal(states.last_hidden_state, last)
-    assert torch.equal(encoder.load(tmp_path, ("a", "b", "c"))(**batch).logits, small(**batch).logits)
+    assert torch.equal(
+        encoder.load(tmp_path, ("a", "b", "c"))(**batch).logits, small(**batch).logits
+    )
 
 
 def test_a_pipeline_classifies(bert, tmp_path, chatter):
@@ -237,6 +254,9 @@ def test_training_follows_the_source(model, batch):
             )
     words = encoder.stem(model).words.weight.grad
     torch.testing.assert_close(encoder.stem(twin).words.weight.grad, words)
+    if table := encoder.biases(model)[0]:  # MPNet's layers share theirs
+        own = [bias.weight.grad for bias in encoder.biases(twin)]
+        torch.testing.assert_close(sum(own), table.weight.grad)
 
 
 @pytest.mark.parametrize("masks", [random, empty_layer])
@@ -244,25 +264,26 @@ def test_a_compact_model_learns(model, batch, masks):
     small = compact(model, masks(model)).train()
     optimizer = torch.optim.AdamW(small.parameters(), lr=1e-2)
     losses = []
-    for _ in range(30):
+    for _ in range(15):
         optimizer.zero_grad()
         loss = small(**batch).loss
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
 def test_dropout_is_the_source_s(model, batch):
     """Each probability reaches the compact model: the logits spread as widely in training."""
-    twin = dense(model)
+    twin = dense(model).train()
+    many = {name: batch[name].repeat(2000, 1) for name in ("input_ids", "attention_mask")}
 
     def spread(which):
-        torch.manual_seed(0)
-        with torch.no_grad():
-            return torch.stack([which(**batch).logits for _ in range(400)]).std(0)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return which(**many).logits.view(2000, 5, 3).std(0)
 
-    torch.testing.assert_close(spread(twin.train()), spread(model.train()), rtol=0.15, atol=0.02)
+    torch.testing.assert_close(spread(twin), spread(model.train()), rtol=0.06, atol=0)
 
 
 @pytest.mark.parametrize("layers", [None, [], [{"heads": 1}]])

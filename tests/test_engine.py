@@ -1,6 +1,7 @@
 """Does a study run each sweep once, alone, and resume however it was stopped?"""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,49 @@ def test_ctrl_c_ends_a_study_and_its_jobs(study, tmp_path):
     (tmp_path / "go").touch()
     assert finished(study())[0] == 0
     assert runs(tmp_path) == ["first", "first", "second", "third"]
+
+
+SLURM = {  # as much of it as Snakemake asks for
+    "sbatch": (
+        'for it; do case "$it" in --wrap=*) job=${it#--wrap=};; esac; last=$it; done\n'
+        '[ -n "$job" ] || job=$last\n'
+        'echo "$@" >> "$SLURM_FOLDER/submitted"\n'
+        '(sh -c "$job" > "$SLURM_FOLDER/$$.log" 2>&1; echo $? > "$SLURM_FOLDER/$$.status")'
+        " < /dev/null > /dev/null 2>&1 &\n"
+        "echo $$\n"
+    ),
+    "squeue": (
+        'for log in "$SLURM_FOLDER"/*.log; do id=$(basename "$log" .log)\n'
+        '  case "$(cat "$SLURM_FOLDER/$id.status" 2>/dev/null)" in\n'
+        '    "") echo "$id|RUNNING";; 0) echo "$id|COMPLETED";; *) echo "$id|FAILED";;\n'
+        "  esac; done\n"
+    ),
+    "scontrol": "echo MinJobAge = 300 sec\n",
+    "sinfo": "echo main\n",
+    "sacct": "echo Slurm accounting storage is disabled >&2; exit 1\n",
+    "scancel": "",
+    "srun": 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"\n',
+}
+
+
+@pytest.mark.slow
+def test_a_cluster_runs_every_sweep_as_a_job_of_its_own(study, tmp_path):
+    commands, jobs = tmp_path / "bin", tmp_path / "jobs"
+    commands.mkdir()
+    jobs.mkdir()
+    for name, text in SLURM.items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}")
+        (commands / name).chmod(0o755)
+    workflow = shutil.copytree(engine.SNAKEFILE.parent, tmp_path / "workflow")
+    with open(workflow / "profiles" / "slurm" / "config.yaml", "a") as profile:
+        profile.write("slurm-init-seconds-before-status-checks: 1\n")
+    path = f"{commands}:{os.environ['PATH']}"
+    status, output = finished(study("slurm", PATH=path, SLURM_FOLDER=str(jobs)))
+    logs = [log.read_text() for log in jobs.glob("*.log")]
+    assert status == 0, (output, logs)
+    assert (jobs / "submitted").read_text().count("--wrap") == 3
+    assert runs(tmp_path)[0] == "first"  # its teacher's
+    assert sorted(runs(tmp_path)) == ["first", "second", "third"]
 
 
 def test_an_unknown_cluster_is_refused(study):

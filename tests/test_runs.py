@@ -198,6 +198,14 @@ def test_a_record_under_a_foreign_name_is_refused(store):
         assert str(other) in str(refusal.value)
 
 
+def test_a_record_that_lacks_a_measurement_is_refused_though_its_seal_holds(store):
+    path = store.path(SPEC)
+    runs._write(runs._record(made(kept={"attention": 0.5})), path, replace=False)
+    with pytest.raises(StudyError, match="kept lacks") as refusal:
+        store.get(SPEC)
+    assert str(path) in str(refusal.value)
+
+
 def test_a_foreign_file_is_refused_and_a_temporary_one_is_not_seen(store):
     path = store.put(made())
     path.with_name(f".{path.name}.1.tmp").write_text("half")

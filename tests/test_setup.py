@@ -91,12 +91,6 @@ def test_this_environment_is_the_locked_one():
     assert different == []
 
 
-def test_packages_of_the_project_are_all_listed():
-    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    folders = {str(p.parent.relative_to(ROOT)) for p in (ROOT / "lib").rglob("*.py")}
-    assert sorted(tool["setuptools"]["packages"]) == sorted(f.replace("/", ".") for f in folders)
-
-
 def test_help_lists_every_command_and_every_listed_command_runs_the_module():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     for command in ("quick", "test", "book", "study", "timings", "chapter", "lab", "verdicts"):

@@ -9,7 +9,6 @@ from typing import (
     Literal,
     Protocol,
     get_args,
-    get_origin,
     get_type_hints,
     runtime_checkable,
 )

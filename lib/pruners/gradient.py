@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lib import encoder, importance, search
 from lib.compact import compact
 from lib.importance import Batch, Units
+from lib.masks import Masks
 from lib.pruners import Needs, validate
 
 
@@ -26,7 +27,7 @@ class Pruner:
     reading "talk": sum_t |g_t - g_0| over a unit's weights, g_t the gradient on the t-th batch
     while a copy, thrown away after, is fine-tuned at `lr`; dims of every head, an equal share of
     each. The talk's fine-tuning starts at the pre-trained encoder, ours at the model given.
-    reading "michel": sum over examples of |dL/dxi| for a factor xi on each head (Eq. 5), L2-
+    reading "michel": sum over examples of |dL/dxi| for a factor xi on each head (Sec. 4.1), L2-
     normalised in each layer, ranked over all layers; whole heads. With unit "encoder" neurons go
     by the same measure: an equal share of each layer in the talk's, over all layers in Michel's.
     """
@@ -52,23 +53,25 @@ class Pruner:
         return self.reading == "talk"  # its dropout
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
-        search.check(budget)
+        self._select(model, vars(Masks.dense(model)), budget)  # infeasible? Then before the work
         if self.reading == "talk":
             change = changes(model, data, self.lr, self.seed)
-            kept = {
-                "qk": search.even(change.query + change.key, budget),
-                "vo": search.even(change.value + change.output, budget),
-                "neurons": search.even(change.up + change.down, budget),
+            scores = {
+                "qk": change.query + change.key,
+                "vo": change.value + change.output,
+                "neurons": change.up + change.down,
             }
         else:
-            heads, neurons = sensitivities(model, data)
-            kept = {
-                "heads": search.overall(nn.functional.normalize(heads), budget, "heads"),
-                "neurons": search.overall(nn.functional.normalize(neurons), budget, "neurons"),
-            }
-        if self.unit == "attention":
-            del kept["neurons"]
-        return compact(model, search.masks(model, **kept))
+            heads, neurons = map(nn.functional.normalize, sensitivities(model, data))
+            scores = {"heads": heads, "neurons": neurons}
+        return compact(model, self._select(model, scores, budget))
+
+    def _select(self, model: nn.Module, scores: dict[str, Tensor], budget: float) -> Masks:
+        rank, parts = search.even, ["qk", "vo"]
+        if self.reading == "michel":
+            rank, parts = search.overall, ["heads"]
+        parts += ["neurons"] if self.unit == "encoder" else []
+        return search.masks(model, **{part: rank(scores[part], budget, part) for part in parts})
 
 
 def changes(model: nn.Module, data: Iterable[Batch], lr: float, seed: int) -> Units:

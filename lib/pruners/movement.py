@@ -24,11 +24,11 @@ class Pruner:
     """Fine-tune a copy under masks that follow S = -sum_t W * dL/dW; return the copy, pruned.
 
     sum W * dL/dW over a unit's masked weights is the derivative by the unit's mask, so S gathers
-    that; it is passed straight through the choice, so a dropped unit can return (Sec. 3). The kept
-    fraction v follows the cubic schedule (Eq. 4): 1 for the first `warmup` of the steps, the budget
-    for the last `cooldown`. Top-v in each head and in each layer's neurons. As many steps as data
-    has batches. The paper's learning rate of the scores drops out of their ranking. A budget of 1
-    prunes nothing and so trains nothing.
+    that; it is passed straight through the choice, so a dropped unit can return (Sec. 4). The kept
+    fraction v follows Zhu and Gupta's cubic schedule (Sec. 5): 1 for the first `warmup` of the
+    steps, the budget for the last `cooldown`. Top-v in each head and in each layer's neurons. As
+    many steps as data has batches. The paper's learning rate of the scores drops out of their
+    ranking. A budget of 1 prunes nothing and so trains nothing.
     """
 
     version: ClassVar[int] = 1
@@ -54,9 +54,10 @@ class Pruner:
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         if search.check(budget) == 1:
             return dense(model)
-        batches = importance.collect(data, "labelled training batches")
         parts = ("qk", "vo", "neurons") if self.unit == "encoder" else ("qk", "vo")
         scores = {part: torch.zeros_like(getattr(Masks.dense(model), part)) for part in parts}
+        _select(model, scores, budget)  # infeasible? Then before the work
+        batches = importance.collect(data, "labelled training batches")
         with importance.throwaway(model, self.seed) as student:
             for step, batch in enumerate(importance.steps(student, batches, self.lr)):
                 masks = _select(student, scores, self.kept(step / len(batches), budget))
@@ -65,10 +66,10 @@ class Pruner:
                     importance.loss(student, batch).backward()
                 for part, leaf in zip(parts, leaves, strict=True):
                     scores[part] -= leaf.grad
-        return compact(student.eval(), _select(student, scores, budget))
+        return compact(student.train(model.training), _select(student, scores, budget))
 
     def kept(self, progress: float, budget: float) -> float:
-        """The fraction kept when `progress`, 0 to 1, of the steps are done (Eq. 4)."""
+        """The fraction kept when `progress`, 0 to 1, of the steps are done."""
         ramp = (progress - self.warmup) / (1 - self.warmup - self.cooldown)
         return budget + (1 - budget) * (1 - min(max(ramp, 0.0), 1.0)) ** 3
 

@@ -23,8 +23,9 @@ class Pruner:
     """Keep what the loss would miss most: |sum W * dL/dW| over a unit's slices.
 
     A head by its slice of W_O, a dim of VO by its column, a dim of QK by its row and bias of W_Q
-    (that of W_K has the same sum), a neuron by its row and bias of W_up plus its column of W_down.
-    The absolute value is taken of each batch, then summed over batches.
+    (that of W_K has the same sum), a neuron by its column of W_down and - only where all layers
+    keep equally many, as in TextPruner - its row and bias of W_up, their absolute values added.
+    Absolute values are of each batch, then summed over batches.
 
     granularity: what attention loses, whole "heads" or "dims" of heads. steps: how often to score
     and cut, the fraction kept falling linearly to the budget. uneven: rank over all layers; dims
@@ -54,10 +55,10 @@ class Pruner:
             raise StudyError("unit macs searches over all layers' heads: wants heads and uneven")
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
-        search.check(budget)
+        masks = Masks.dense(model)
+        self._select(model, vars(masks) | {"inputs": masks.neurons}, budget)  # infeasible? Then now
         batches = importance.collect(data, "labelled batches")
         copy = importance.scored(model)
-        masks = Masks.dense(copy)
         for step in range(1, self.steps + 1):
             found = scores(copy, masks, batches)
             masks = self._select(copy, found, 1 - (1 - budget) * step / self.steps)
@@ -75,12 +76,16 @@ class Pruner:
             dims = search.uneven if self.uneven else search.even
             kept = {part: dims(scores[part], budget) for part in ("qk", "vo")}
         if self.unit == "encoder":
-            kept["neurons"] = rank(scores["neurons"], budget, "neurons")
+            neurons = scores["neurons"] + (0 if self.uneven else scores["inputs"])
+            kept["neurons"] = rank(neurons, budget, "neurons")
         return search.masks(model, **kept)
 
 
 def scores(model: nn.Module, masks: Masks, batches: list[Batch]) -> dict[str, Tensor]:
-    """Taylor scores by part of `Masks`, of the masked model; what it drops scores 0."""
+    """Taylor scores by part of `Masks`, of the masked model; what it drops scores 0.
+
+    "inputs" are the neurons' scores once more, by what they read.
+    """
     totals: dict[str, Tensor] = {}
     for batch in batches:
         with applied(model, masks):
@@ -90,7 +95,8 @@ def scores(model: nn.Module, masks: Masks, batches: list[Batch]) -> dict[str, Te
             "qk": sums.query.abs(),
             "vo": sums.output.abs(),
             "heads": sums.output.sum(-1).abs(),
-            "neurons": sums.up.abs() + sums.down.abs(),
+            "neurons": sums.down.abs(),
+            "inputs": sums.up.abs(),
         }
         totals = {name: totals.get(name, 0) + part for name, part in parts.items()}
     return totals

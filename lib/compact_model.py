@@ -1,0 +1,216 @@
+"""What does a compact model compute? What its source does, with widths of its own in every layer.
+
+One encoder of our own stands for BERT, DistilBERT, RoBERTa and MPNet. Queries and keys may be
+narrower than values, or the reverse; the softmax divides by the root of the dense head's width,
+whatever is left of it. A sublayer of width 0 adds its bias to the residual and passes its
+LayerNorm, as the masked model's does.
+"""
+
+import math
+import warnings
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from lib.compact_config import CompactConfig
+from lib.encoder import LayerShape, Shape
+from lib.errors import StudyError
+
+BUCKETS, FARTHEST = 32, 128  # of MPNet's relative positions, whatever its config says
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    with warnings.catch_warnings():  # torch warns of a width of 0, which is what we mean
+        warnings.filterwarnings("ignore", "Initializing zero-element")
+        return nn.Linear(inputs, outputs)
+
+
+class CompactLayer(nn.Module):
+    """One post-norm transformer layer; its modules are named as `encoder.Layer` names them."""
+
+    def __init__(self, config: CompactConfig, shape: LayerShape):
+        super().__init__()
+        hidden, self.shape = config.hidden_size, shape
+        self.query = _linear(hidden, shape.heads * shape.qk)
+        self.key = _linear(hidden, shape.heads * shape.qk)
+        self.value = _linear(hidden, shape.heads * shape.vo)
+        self.output = _linear(shape.heads * shape.vo, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
+        self.up = _linear(hidden, shape.neurons)
+        self.down = _linear(shape.neurons, hidden)
+        self.ffn_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
+        self.bias = nn.Embedding(BUCKETS, shape.heads) if config.relative_positions else None
+        self.activation = ACT2FN[config.activation]
+        self.scale = 1 / math.sqrt(config.head_dim)
+        self.dropout = config.dropout
+        self.attention_dropout = config.attention_dropout
+        self.output_dropout = config.attention_output_dropout
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens hidden"],
+        mask: Bool[Tensor, "batch 1 1 tokens"] | None,
+        buckets: Int[Tensor, "tokens tokens"] | None,
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        attended = self.output(self._context(x, mask, buckets))
+        x = self.attention_norm(x + F.dropout(attended, self.output_dropout, self.training))
+        neurons = self.down(self.activation(self.up(x)))
+        return self.ffn_norm(x + F.dropout(neurons, self.dropout, self.training))
+
+    def _context(
+        self, x: Tensor, mask: Tensor | None, buckets: Tensor | None
+    ) -> Float[Tensor, "batch tokens channels"]:
+        heads, qk, vo = self.shape.heads, self.shape.qk, self.shape.vo
+        if heads * vo == 0:
+            return x[..., :0]
+        # The fused kernels want one width for query, key and value: zeros fill up the narrower.
+        # On a CPU unequal widths fall back to the unfused path, which in bfloat16 computes in
+        # float32; costs counts what is executed, zeros included.
+        width = max(qk, vo)
+
+        def split(linear: nn.Linear, own: int) -> Tensor:
+            states = linear(x).unflatten(-1, (heads, own)).transpose(1, 2)
+            return states if own == width else F.pad(states, (0, width - own))
+
+        if self.bias is not None:
+            bias = self.bias(buckets).permute(2, 0, 1)[None]  # (1, heads, tokens, tokens)
+            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
+        context = F.scaled_dot_product_attention(
+            split(self.query, qk),
+            split(self.key, qk),
+            split(self.value, vo),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            scale=self.scale,
+        )
+        return context[..., :vo].transpose(1, 2).flatten(2)
+
+
+class CompactPreTrainedModel(PreTrainedModel):
+    config_class = CompactConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+
+
+class CompactModel(CompactPreTrainedModel):
+    """Embeddings and layers: token ids (B, T) to hidden states (B, T, D)."""
+
+    _keys_to_ignore_on_load_unexpected = (r"^dense\.", r"^classifier\.")
+
+    def __init__(self, config: CompactConfig):
+        super().__init__(config)
+        shape = Shape.from_json({"hidden": config.hidden_size, "layers": config.layers})
+        if not shape.layers:
+            raise StudyError("the config of a compact model lacks its layers; save the model anew")
+        hidden, pad = config.hidden_size, config.pad_token_id
+        self.words = nn.Embedding(config.vocab_size, hidden, padding_idx=pad)
+        self.positions = nn.Embedding(
+            config.max_position_embeddings,
+            hidden,
+            padding_idx=pad if config.positions_skip_padding else None,
+        )
+        self.types = nn.Embedding(config.token_types, hidden) if config.token_types else None
+        self.norm = nn.LayerNorm(hidden, eps=config.norm_eps)
+        self.layers = nn.ModuleList(CompactLayer(config, layer) for layer in shape.layers)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.words
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        attention_mask: Int[Tensor, "batch tokens"] | Bool[Tensor, "batch tokens"] | None = None,
+        token_type_ids: Int[Tensor, "batch tokens"] | None = None,
+        position_ids: Int[Tensor, "#batch tokens"] | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutput:
+        """Encode token ids; `token_type_ids` are ignored where the source has no types.
+
+        `hidden_states` of the output, where asked for, are the embeddings' and every layer's.
+        """
+        mask = None
+        # without padding the attention takes its faster path, as transformers' own models do
+        if attention_mask is not None and not attention_mask.all():
+            mask = attention_mask[:, None, None, :].bool()
+        x = self._embed(input_ids, token_type_ids, position_ids)
+        buckets = _buckets(x.shape[1], x.device) if self.config.relative_positions else None
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask, buckets))
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return BaseModelOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    def _embed(
+        self, input_ids: Tensor, types: Tensor | None, positions: Tensor | None
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        if positions is None and self.config.positions_skip_padding:
+            pad = self.config.pad_token_id
+            tokens = (input_ids != pad).long()
+            positions = tokens.cumsum(1) * tokens + pad
+        elif positions is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        x = self.words(input_ids)
+        if self.types is not None:
+            x = x + self.types(torch.zeros_like(input_ids) if types is None else types)
+        x = self.norm(x + self.positions(positions))
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+def _buckets(tokens: int, device: torch.device) -> Int[Tensor, "tokens tokens"]:
+    """MPNet's relative positions: each sign has 8 exact distances and 8 log-spaced up to 128."""
+    position = torch.arange(tokens, device=device)
+    offset = position[None, :] - position[:, None]  # key minus query
+    half, exact = BUCKETS // 2, BUCKETS // 4
+    far = torch.log(offset.abs().float() / exact) / math.log(FARTHEST / exact) * (half - exact)
+    far = (exact + far.nan_to_num(neginf=0).long()).clamp(max=half - 1)
+    return torch.where(offset.abs() < exact, offset.abs(), far) + half * (offset > 0)
+
+
+class CompactForSequenceClassification(CompactPreTrainedModel):
+    """The encoder and its source's classification head: token ids (B, T) to logits (B, labels)."""
+
+    def __init__(self, config: CompactConfig):
+        super().__init__(config)
+        self.encoder = CompactModel(config)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.activation = ACT2FN[config.head_activation]
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        attention_mask: Int[Tensor, "batch tokens"] | Bool[Tensor, "batch tokens"] | None = None,
+        token_type_ids: Int[Tensor, "batch tokens"] | None = None,
+        labels: Tensor | None = None,
+        position_ids: Int[Tensor, "#batch tokens"] | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classify; with `labels` (B,) also the loss: cross entropy, or for regression MSE."""
+        states = self.encoder(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        x = states.last_hidden_state[:, 0]
+        x = F.dropout(x, self.config.head_input_dropout, self.training)
+        x = F.dropout(self.activation(self.dense(x)), self.config.head_dropout, self.training)
+        logits = self.classifier(x)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=states.hidden_states
+        )
+
+
+AutoModel.register(CompactConfig, CompactModel, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    CompactConfig, CompactForSequenceClassification, exist_ok=True
+)

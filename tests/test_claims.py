@@ -1,0 +1,652 @@
+"""Are verdicts derived as promised, and intervals as wide as they should be?"""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+from sklearn import metrics
+
+from lib import claims, quantities, runs, study
+from lib.claims import Verdict, judge, overall, verdict_of
+from lib.errors import StudyError
+from lib.quantities import Estimate, Evidence
+from lib.runs import Run, Spec, Timing
+
+CLAIMS = {claim.key: claim for claim in claims.load()}
+N = 1000
+SHAPE = {"hidden": 768, "layers": [{"heads": 12, "qk": 64, "vo": 64, "neurons": 3072}] * 12}
+SIZES = {"encoder_params": 85_054_464, "attention_params": 28_348_416, "params": 1, "macs": 1}
+
+
+def answers(right: int, n: int = N, first: int = 0) -> np.ndarray:
+    """n answers to questions whose answer is 1, `right` of them right, wrong ones from `first`."""
+    wrong = (first + np.arange(n - right)) % n
+    found = np.ones(n, int)
+    found[wrong] = 0
+    return found
+
+
+def made(spec: Spec, pruned: np.ndarray, dense: np.ndarray | None = None, **changes) -> Run:
+    labels = np.ones(len(pruned), int)
+    dense = labels if dense is None else dense
+    examples = runs.pack_examples("accuracy", labels, dense, pruned, 2)
+    scored = [{"score": float(a.mean()), "scores": {}} | SIZES for a in (dense, pruned)]
+    kept = dict.fromkeys(runs.FRACTIONS, spec.budget)
+    run = Run(spec, *scored, kept, kept, SHAPE, {}, examples, {"claims": claims.digest()})
+    return replace(run, **changes)
+
+
+def evidence(found: list[Run], rivals: list[Run] | None = None, cell=0.5, **more) -> Evidence:
+    own, rivals = tuple(found), tuple(rivals or ())
+    return Evidence(cell, own, rivals, more.get("all", own), tuple(more.get("timings", ())))
+
+
+def measure(name: str, *arguments, **more) -> Estimate:
+    return quantities.QUANTITIES[name].measure(evidence(*arguments, **more))
+
+
+PUBLISHED = study.PROFILES["published"]
+SPEC = study.spec(PUBLISHED, "coreset", 0.5)
+
+
+# --- intervals ------------------------------------------------------------------------------------
+
+
+def test_one_run_has_the_binomial_interval_of_its_examples():
+    found = measure("drop", [made(SPEC, answers(900))])
+    error = 1.96 * math.sqrt(0.1 * 0.9 / N)
+    assert found.value == pytest.approx(0.1)
+    assert found.low == pytest.approx(0.1 - error, abs=0.1 * error)
+    assert found.high == pytest.approx(0.1 + error, abs=0.1 * error)
+    assert found.n == 1
+
+
+def test_equal_answers_leave_no_doubt_that_they_are_equal():
+    run = made(SPEC, answers(700), dense=answers(700))
+    found = measure("drop", [run])
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_examples_are_resampled_in_pairs():
+    own, same, other = answers(900), answers(880), answers(880, first=500)
+    paired = measure("difference", [made(SPEC, own)], [made(SPEC, same)])
+    apart = measure("difference", [made(SPEC, own)], [made(SPEC, other)])
+    # Same wrong answers but for 20: the difference has the variance of those 20 alone.
+    assert paired.value == apart.value == pytest.approx(0.02)
+    expected = 2 * 1.96 * math.sqrt(0.02 * 0.98 / N)
+    assert paired.high - paired.low == pytest.approx(expected, rel=0.1)
+    expected = 2 * 1.96 * math.sqrt((0.1 + 0.12 - 0.02**2) / N)
+    assert apart.high - apart.low == pytest.approx(expected, rel=0.1)
+
+
+def seeded(*rights: int, n: int = N) -> list[Run]:
+    return [made(replace(SPEC, seed=seed), answers(r, n)) for seed, r in enumerate(rights)]
+
+
+def test_seeds_alone_give_students_t_interval():
+    found = measure("score", seeded(10, 10, 0, n=10))  # all or nothing: no spread over examples
+    points = [1, 1, 0]
+    low, high = stats.t.interval(0.95, 2, np.mean(points), stats.sem(points))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.02)
+    assert found.n == 3
+
+
+def test_seeds_and_examples_add_up():
+    found = measure("score", seeded(790, 800, 810))
+    wide = measure("score", seeded(800, 800, 800))
+    t = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
+    over_examples = (wide.high - wide.low) / 2
+    half = (found.high - found.low) / 2
+    assert max(t, over_examples) < half < t + over_examples
+
+
+def test_intervals_are_the_same_every_time():
+    first = measure("drop", seeded(700, 800))
+    quantities.score.cache_clear()
+    quantities._resamples.cache_clear()
+    assert measure("drop", seeded(700, 800)) == first
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", ["accuracy", "matthews", "f1"])
+def test_metrics_are_the_usual_ones_in_every_resample(name, classes):
+    if name == "f1" and classes > 2:
+        pytest.skip("F1 is of two classes")
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, classes, 60)
+    said = np.where(rng.random(60) < 0.6, labels, rng.integers(0, classes, 60))
+    usual = {
+        "accuracy": metrics.accuracy_score,
+        "matthews": metrics.matthews_corrcoef,
+        "f1": metrics.f1_score,
+    }[name]
+    packed = [runs.pack_labels(a, classes) for a in (labels, said)]
+    value, draws = quantities.score(name, 60, classes, *packed)
+    assert value == pytest.approx(usual(labels, said))
+    for draw in (0, 7):
+        rows = np.repeat(np.arange(60), quantities._resamples(60)[draw].astype(int))
+        assert len(rows) == 60
+        assert draws[draw] == pytest.approx(usual(labels[rows], said[rows]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["matthews", "f1"])
+def test_constant_answers_score_nothing(name):
+    labels, said = np.array([1, 0, 1, 0]), np.zeros(4, int)
+    packed = [runs.pack_labels(a, 2) for a in (labels, said)]
+    value, draws = quantities.score(name, 4, 2, *packed)
+    assert value == 0
+    assert np.isfinite(draws).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)]
+)
+def test_correlations_are_the_usual_ones(name, usual):
+    rng = np.random.default_rng(6)
+    labels = rng.normal(size=80)
+    said = labels + rng.normal(size=80)
+    packed = [runs.pack_values(a) for a in (labels, said)]
+    value, draws = quantities.score(name, 80, 0, *packed)
+    assert value == pytest.approx(usual(labels, said).statistic, abs=2e-3)
+    assert np.percentile(draws, 2.5) < value < np.percentile(draws, 97.5)
+    constant = quantities.score(name, 80, 0, packed[0], runs.pack_values(np.ones(80)))
+    assert constant[0] == 0
+
+
+def test_an_unknown_metric_is_refused():
+    packed = runs.pack_labels(np.array([0, 1]), 2)
+    with pytest.raises(StudyError, match="accuracy"):
+        quantities.score("acuracy", 2, 2, packed, packed)
+
+
+def test_the_talks_own_numbers_have_wilsons_interval():
+    low, high = quantities.wilson(798, 872)
+    p, z, n = 798 / 872, 1.959964, 872
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "stated", "tolerance", "verdict"),
+    [
+        ("equals", 0.09, 0.11, 0.10, 0.03, Verdict.REPRODUCED),
+        ("equals", 0.12, 0.15, 0.10, 0.03, Verdict.REPRODUCED),  # meets the band
+        ("equals", 0.13, 0.15, 0.10, 0.03, Verdict.REPRODUCED),  # at its edge
+        ("equals", 0.131, 0.15, 0.10, 0.03, Verdict.NOT_REPRODUCED),
+        ("equals", 0.01, 0.069, 0.10, 0.03, Verdict.NOT_REPRODUCED),
+        ("equals", 0.05, 0.12, 0.10, 0.03, Verdict.INCONCLUSIVE),  # wider than the band
+        ("equals", -0.5, 0.06, 0.10, 0.03, Verdict.NOT_REPRODUCED),  # wide, and wholly outside
+        ("equals", 0.33, 0.33, 0.33, 0.0, Verdict.REPRODUCED),
+        ("above", 0.01, 0.02, 0.0, 0.0, Verdict.REPRODUCED),
+        ("above", 0.0, 0.02, 0.0, 0.0, Verdict.INCONCLUSIVE),
+        ("above", -0.01, 0.02, 0.0, 0.0, Verdict.INCONCLUSIVE),
+        ("above", -0.02, 0.0, 0.0, 0.0, Verdict.NOT_REPRODUCED),
+        ("above", 0.0, 0.0, 0.0, 0.0, Verdict.NOT_REPRODUCED),  # no difference is no gain
+        ("above", -0.005, 0.02, 0.0, 0.01, Verdict.REPRODUCED),
+        ("below", 0.0, 0.019, 0.02, 0.0, Verdict.REPRODUCED),
+        ("below", 0.01, 0.03, 0.02, 0.0, Verdict.INCONCLUSIVE),
+        ("below", 0.021, 0.03, 0.02, 0.0, Verdict.NOT_REPRODUCED),
+        ("below", 0.021, 0.03, 0.02, 0.02, Verdict.REPRODUCED),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(relation, low, high, stated, tolerance, verdict):
+    found = Estimate((low + high) / 2, low, high, 3)
+    assert verdict_of(relation, found, stated, tolerance) is verdict
+
+
+@pytest.mark.parametrize(
+    ("cells", "verdict"),
+    [
+        ("r", "reproduced"),
+        ("rrrr", "reproduced"),
+        ("rrrn", "partly"),
+        ("rrnn", "partly"),
+        ("rrii", "partly"),
+        ("rnnn", "not reproduced"),
+        ("rnni", "inconclusive"),  # the fourth could make it half
+        ("riii", "inconclusive"),
+        ("nnii", "inconclusive"),
+        ("nnni", "not reproduced"),
+        ("nn", "not reproduced"),
+        ("ii", "inconclusive"),
+        ("uu", "untested"),
+        ("", "untested"),
+        ("ru", "partly"),  # half is reproduced, the rest is not known
+        ("ruuu", "inconclusive"),
+        ("nu", "inconclusive"),
+    ],
+)
+def test_the_verdict_on_several_cells(cells, verdict):
+    short = {"r": "reproduced", "n": "not reproduced", "i": "inconclusive", "u": "untested"}
+    assert overall([Verdict(short[cell]) for cell in cells]) == verdict
+
+
+# --- findings on made records ---------------------------------------------------------------------
+
+
+def findings_of(key: str, p: study.Profile, found: list[Run], timings=(), why=None):
+    claim = CLAIMS[key]
+    specs = study.specs(claim.chapter, p)
+    return judge(claim, p, specs, {run.spec: run for run in found}, timings, why or {})
+
+
+QUICK = study.PROFILES["quick"]
+DROPS = {0.9: -0.0068, 0.7: 0.0482, 0.5: 0.1113, 0.3: 0.3131}
+
+
+def density_runs(p: study.Profile, by: float = 0.0) -> list[Run]:
+    """Runs that drop from a dense .9 as the talk's table does, and `by` more."""
+    dense = answers(900)
+    specs = study.specs("coreset", p)
+    chosen = [s for s in specs if study.matches(s, CLAIMS["coreset.density"].select)]
+    return [made(s, answers(round(1000 * (0.9 - DROPS[s.budget] - by))), dense) for s in chosen]
+
+
+def test_a_replication_judges_drops_from_its_own_dense_model():
+    (finding,) = findings_of("coreset.density", QUICK, density_runs(QUICK))
+    assert (finding.fidelity, finding.quantity) == ("replication", "drop")
+    assert finding.verdict is Verdict.REPRODUCED
+    for cell in finding.cells:
+        assert cell.stated == pytest.approx(DROPS[cell.cell])
+        assert cell.measured == pytest.approx(DROPS[cell.cell], abs=6e-4)
+        assert cell.low < cell.measured < cell.high
+        assert cell.stated_low < cell.stated < cell.stated_high
+    (other,) = findings_of("coreset.density", QUICK, density_runs(QUICK, by=0.2))
+    assert other.verdict is Verdict.NOT_REPRODUCED
+
+
+def test_a_reproduction_judges_the_score_itself():
+    p = replace(QUICK, encoder="bert-base-uncased", task="sst2")
+    (finding,) = findings_of("coreset.density", p, density_runs(p))
+    assert (finding.fidelity, finding.quantity) == ("reproduction", "score")
+    assert [cell.stated for cell in finding.cells] == [0.9151, 0.8601, 0.797, 0.5952]
+    assert finding.verdict is Verdict.REPRODUCED
+    low, high = quantities.wilson(798, 872)
+    assert (finding.cells[0].stated_low, finding.cells[0].stated_high) == (low, high)
+
+
+def test_a_partly_filled_store_gives_untested_cells_and_says_what_is_missing():
+    found = [run for run in density_runs(QUICK) if run.spec.budget in (0.9, 0.3)]
+    (finding,) = findings_of("coreset.density", QUICK, found)
+    assert [cell.verdict for cell in finding.cells] == [
+        "reproduced",
+        "untested",
+        "untested",
+        "reproduced",
+    ]
+    assert finding.verdict is Verdict.PARTLY
+    assert "2 of 4 runs on record" in finding.note
+    (none,) = findings_of("coreset.density", QUICK, [])
+    assert none.verdict is Verdict.UNTESTED
+    assert {cell.measured for cell in none.cells} == {None}
+    lost = next(s for s in study.specs("coreset", QUICK) if study.arm_of(s) == "coreset")
+    (marked,) = findings_of("coreset.density", QUICK, [], why={lost: "Too dear."})
+    assert "Too dear." in marked.note
+
+
+def test_a_rival_that_is_missing_leaves_the_claim_untested():
+    (finding,) = findings_of("coreset.beats-magnitude", QUICK, density_runs(QUICK))
+    assert finding.verdict is Verdict.UNTESTED
+    specs = study.specs("coreset", QUICK)
+    rivals = [s for s in specs if study.matches(s, CLAIMS["coreset.beats-magnitude"].versus)]
+    worse = [made(s, answers(300)) for s in rivals]
+    (finding,) = findings_of("coreset.beats-magnitude", QUICK, density_runs(QUICK) + worse)
+    assert finding.verdict is Verdict.REPRODUCED
+    assert [cell.measured > 0 for cell in finding.cells] == [True, True]
+
+
+def test_a_claim_that_the_profile_does_not_ask_for_is_untested():
+    (finding,) = findings_of("coreset.density-epoch", QUICK, [])
+    assert (finding.verdict, finding.cells) == (Verdict.UNTESTED, ())
+    assert "quick has no such runs" in finding.note
+
+
+def test_a_context_row_is_untested_and_says_why():
+    (finding,) = findings_of("coreset.distil", PUBLISHED, [])
+    assert finding.verdict is Verdict.UNTESTED
+    assert finding.note == CLAIMS["coreset.distil"].why
+
+
+def test_fewer_seeds_than_asked_for_are_noted():
+    (finding,) = findings_of("coreset.density", QUICK, density_runs(QUICK))
+    assert "1 of the 3 seeds asked for" in finding.note
+
+
+def test_runs_made_under_another_claims_file_are_noted():
+    found = density_runs(QUICK)
+    assert "another claims file" not in findings_of("coreset.density", QUICK, found)[0].note
+    old = [replace(run, provenance={"claims": {"coreset": "0" * 64}}) for run in found[:3]]
+    (finding,) = findings_of("coreset.density", QUICK, old + found[3:])
+    assert "3 of its runs were made under another claims file" in finding.note
+
+
+def test_one_finding_an_encoder_and_task():
+    p = replace(PUBLISHED, sampled=(0, 1, 2))
+    found = findings_of("coreset.density", p, density_runs(p))
+    places = {(f.encoder, f.task) for f in found}
+    assert places == {
+        ("mpnet-base", "sst2"),
+        ("minilm-l6", "sst2"),
+        ("minilm-l6", "cola"),
+        ("minilm-l6", "mrpc"),
+    }
+    assert {cell.n for f in found for cell in f.cells} == {3}
+    # What rests on the encoder alone is found once an encoder.
+    shares = findings_of("coreset.share", p, [])
+    assert [f.encoder for f in shares] == ["mpnet-base", "minilm-l6"]
+
+
+# --- shapes and timings ---------------------------------------------------------------------------
+
+
+def dense_runs(p: study.Profile) -> list[Run]:
+    specs = [s for s in study.specs("anatomy", p) if s.method == "dense"]
+    return [made(s, answers(900)) for s in specs]
+
+
+def test_the_shares_of_parameters():
+    (first, _) = findings_of("coreset.share", PUBLISHED, dense_runs(PUBLISHED))
+    attention, feed_forward = first.cells
+    assert attention.measured == pytest.approx(28_348_416 / 85_054_464)
+    assert feed_forward.measured == pytest.approx(56_669_184 / 85_054_464)
+    assert first.verdict is Verdict.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("tokens", "share", "total"),
+    [(32, 0.662, 2.74e9), (128, 0.649, 11.17e9), (384, 0.615, 35.33e9), (1536, 0.5, 173.9e9)],
+)
+def test_macs_of_bert_base_by_length(tokens, share, total):
+    parts = quantities.macs(SHAPE, tokens)
+    assert sum(parts.values()) == pytest.approx(total, rel=2e-3)
+    assert parts["feed-forward"] / sum(parts.values()) == pytest.approx(share, abs=6e-4)
+
+
+def test_macs_agree_with_the_formula_of_costs():
+    from lib import costs, encoder
+
+    layers = [
+        {"heads": 3, "qk": 5, "vo": 7, "neurons": 11},
+        {"heads": 0, "qk": 0, "vo": 0, "neurons": 0},
+    ]
+    shape = {"hidden": 13, "layers": layers}
+    for tokens in (1, 17):
+        whole = costs.encoder_macs(encoder.Shape.from_json(shape), tokens)
+        assert sum(quantities.macs(shape, tokens).values()) == whole
+
+
+def test_the_exponent_of_macs_is_nearer_to_one_than_to_two():
+    (first, _) = findings_of("cost.quadratic", PUBLISHED, dense_runs(PUBLISHED))
+    assert [round(cell.measured, 3) for cell in first.cells] == [1.02, 1.038, 1.074]
+    assert first.verdict is Verdict.NOT_REPRODUCED
+    (first, _) = findings_of("kcm.ffn-costly", PUBLISHED, dense_runs(PUBLISHED))
+    assert first.verdict is Verdict.REPRODUCED
+    assert list(claims.table([first])["n"]) == [1, 1, 1, 1, 1]  # one run behind every cell
+
+
+PROTOCOL = {"batch": 32, "length": 32, "padding": 128, "precision": "float32", "threads": 2}
+
+
+def timing(shape: dict, dense: list[float], pruned: list[float], machine="here", **more) -> Timing:
+    seconds = {"dense": dense, "pruned": pruned}
+    return Timing("minilm-l6", shape, PROTOCOL | more, machine, seconds, {}, {})
+
+
+def shaped(neurons: int) -> dict:
+    return {"hidden": 384, "layers": [{"heads": 12, "qk": 32, "vo": 32, "neurons": neurons}]}
+
+
+def full_model_runs() -> list[Run]:
+    """Runs of the quick study's full-model pruning, each of a shape of its own."""
+    specs = study.specs("coreset", QUICK, "full_model")
+    return [made(s, answers(900), shape=shaped(round(1536 * s.budget))) for s in specs]
+
+
+def full_model_timings(machine: str = "here", factor: float = 1.0) -> list[Timing]:
+    """Dense takes 1 s; a density b takes b, of nine rounds that differ by some per cent."""
+    rounds = [1 + 0.01 * i for i in range(-4, 5)]
+    return [
+        timing(run.shape, rounds, [factor * run.spec.budget * r for r in rounds], machine)
+        for run in full_model_runs()
+    ]
+
+
+def test_speed_is_read_from_the_timings_of_a_runs_shape():
+    found, clocked = full_model_runs(), full_model_timings()
+    (finding,) = findings_of("coreset.time", QUICK, found, clocked)
+    speeds = {cell.cell: cell.measured for cell in finding.cells}
+    assert speeds == pytest.approx({0.7: 1 / 0.7, 0.3: 1 / 0.3, 0.1: 10})
+    assert {cell.n for cell in finding.cells} == {9}
+    (steps,) = findings_of("coreset.time-shape", QUICK, found, clocked)
+    assert [cell.measured for cell in steps.cells] == pytest.approx([0.7, 3 / 7, 1 / 3])
+    assert steps.verdict is Verdict.REPRODUCED
+    # Rounds are paired, so a machine that slows for dense and pruned alike blurs nothing.
+    assert all(cell.high - cell.low < 1e-9 for cell in steps.cells)
+
+
+def test_a_shape_without_a_timing_is_untested():
+    (finding,) = findings_of("coreset.time", QUICK, full_model_runs())
+    assert finding.verdict is Verdict.UNTESTED
+    assert "make timings" in finding.note
+    wrong = [
+        replace(t, protocol=t.protocol | {"precision": "bfloat16"}) for t in full_model_timings()
+    ]
+    assert findings_of("coreset.time", QUICK, full_model_runs(), wrong)[0].verdict == "untested"
+
+
+def test_timings_of_two_machines_are_not_mixed():
+    slow = full_model_timings("there", factor=2)
+    (finding,) = findings_of(
+        "coreset.time", QUICK, full_model_runs(), [*slow[:2], *full_model_timings()]
+    )
+    assert finding.cells[0].measured == pytest.approx(1 / 0.7)
+
+
+def test_zeroed_weights_are_timed_apart():
+    specs = study.specs("coreset", QUICK)
+    (spec,) = [s for s in specs if study.arm_of(s) == "unstructured"]
+    run = made(spec, answers(900), shape=shaped(1536))
+    plain = timing(run.shape, [1.0] * 9, [0.5] * 9)
+    zeroed = timing(run.shape, [1.0] * 9, [1.01] * 9, zeroed=0.7)
+    (finding,) = findings_of("coreset.unstructured", QUICK, [run], [plain, zeroed])
+    assert finding.cells[0].measured == pytest.approx(1 / 1.01)
+    assert finding.verdict is Verdict.REPRODUCED
+    full = full_model_runs()[0]
+    found = claims._timings_of([plain, zeroed], "minilm-l6", CLAIMS["coreset.time"].protocol)
+    assert found == (plain,)
+    assert runs.shape_key(full.shape) == runs.shape_key(run.shape)
+
+
+def test_seconds_grow_with_an_exponent():
+    (dense,) = dense_runs(QUICK)
+    clocked = [
+        replace(
+            timing(SHAPE, [length**1.5 / 1e5] * 5, [1.0] * 5, batch=1),
+            protocol={"batch": 1, "length": length, "precision": "float32"},
+        )
+        for length in study.LENGTHS
+    ]
+    (finding,) = findings_of("cost.quadratic-seconds", QUICK, [dense], clocked)
+    assert [cell.measured for cell in finding.cells] == pytest.approx([1.5] * 3)
+    (finding,) = findings_of("cost.quadratic-seconds", QUICK, [dense], clocked[:-1])
+    assert [cell.verdict for cell in finding.cells][-1] is Verdict.UNTESTED
+
+
+# --- the claims files -----------------------------------------------------------------------------
+
+OWED = (
+    "coreset.share coreset.unstructured coreset.magnitude-low coreset.gradient-high "
+    "coreset.density coreset.density-ft coreset.time coreset.beats-magnitude "
+    "coreset.attention-speed coreset.distil cost.quadratic kcm.ffn-costly"
+).split()
+
+
+def test_every_claim_that_is_owed_is_there():
+    assert set(OWED) <= set(CLAIMS)
+    stated = CLAIMS["coreset.density"].stated | {1: CLAIMS["coreset.density"].dense}
+    assert stated == {0.9: 0.9151, 0.7: 0.8601, 0.5: 0.797, 0.3: 0.5952, 1: 0.9083}
+    assert CLAIMS["coreset.density-ft"].stated == {
+        0.9: 0.9128,
+        0.7: 0.9002,
+        0.5: 0.8475,
+        0.3: 0.7947,
+    }
+    times = {0.9: 916.69, 0.7: 794.17, 0.5: 633.06, 0.3: 519.61, 0.1: 397.20}
+    for budget, speedup in CLAIMS["coreset.time"].stated.items():
+        assert speedup == pytest.approx(940.13 / times[budget], abs=1e-3)
+
+
+@pytest.mark.parametrize("key", [key for key in CLAIMS if CLAIMS[key].kind == "measured"])
+def test_every_claim_selects_runs_of_the_published_study_in_every_cell(key):
+    claim = CLAIMS[key]
+    specs = study.specs(claim.chapter, "published")
+    by_budget = quantities.QUANTITIES[claim.quantity].by == "budget"
+    for select in filter(None, (claim.select, claim.versus)):
+        for cell in claim.stated:
+            at = select | {"budget": cell} if by_budget and cell != "" else select
+            assert any(study.matches(s, at) for s in specs), f"{cell}: nothing fits {at}"
+
+
+def test_findings_and_ledger_work_on_an_empty_store(tmp_path):
+    p = replace(QUICK, folder=tmp_path)
+    found = claims.findings(p)
+    assert {f.claim.key for f in found} == set(CLAIMS)
+    ledger = claims.table(found)
+    assert tuple(ledger.columns) == claims.COLUMNS
+    assert set(ledger["verdict"]) == {"untested"}
+
+
+def test_findings_read_the_store_of_the_profile(tmp_path):
+    p = replace(QUICK, folder=tmp_path)
+    for run in density_runs(p):
+        p.store.put(run)
+    ledger = claims.table(claims.findings(p, chapters=["coreset"])).set_index("key")
+    assert ledger.loc["coreset.density", "verdict"] == "reproduced"
+    assert ledger.loc["coreset.density", "n"] == 4
+    row = ledger.loc["coreset.density@0.5"]
+    assert (row["stated"], row["n"], row["fidelity"]) == (0.1113, 1, "replication")
+    assert row["low"] < row["measured"] < row["high"]
+
+
+def test_a_digest_names_the_file_it_was_made_under(tmp_path):
+    (tmp_path / "one.yaml").write_text("chapter: one\nclaims: []\n")
+    before = claims.digest("one", tmp_path)
+    assert claims.digest(folder=tmp_path) == {"one": before}
+    assert len(before) == 64
+    (tmp_path / "one.yaml").write_text("chapter: one\nclaims: []\n# changed\n")
+    assert claims.digest("one", tmp_path) != before
+    with pytest.raises(StudyError, match="one"):
+        claims.digest("on", tmp_path)
+
+
+ROW = yaml.safe_load("""
+key: coreset.some
+figure: coreset-some
+source: {talk: A talk, slide: A slide}
+text: Something.
+original: {encoder: bert-base-uncased, task: sst2}
+select: {arm: coreset, unit: attention, after: none}
+quantity: drop
+relation: below
+stated: {0.5: 0.1, 0.3: 0.2}
+tolerance: {absolute: 0}
+rationale: Because.
+""")
+
+
+def loaded(folder: Path, *rows: dict, chapter: str = "coreset") -> tuple:
+    text = yaml.safe_dump({"chapter": chapter, "claims": list(rows)})
+    (folder / "coreset.yaml").write_text(text)
+    return claims.load(folder)
+
+
+def test_a_good_row_is_read(tmp_path):
+    (claim,) = loaded(tmp_path, ROW)
+    assert claim.stated == {0.5: 0.1, 0.3: 0.2}
+    assert claim.relation == {0.5: "below", 0.3: "below"}
+
+
+def test_a_tolerance_is_absolute_or_relative_and_may_differ_by_cell(tmp_path):
+    row = ROW | {"stated": {0.5: -0.1, 0.3: 0.2}}
+    for given, margins in (
+        ({"absolute": 0.03}, {0.5: 0.03, 0.3: 0.03}),
+        ({"relative": 0.5}, {0.5: 0.05, 0.3: 0.1}),
+        ({"absolute": {0.5: 0.01, 0.3: 0.02}}, {0.5: 0.01, 0.3: 0.02}),
+    ):
+        (claim,) = loaded(tmp_path, row | {"tolerance": given})
+        assert claim.tolerance == pytest.approx(margins)
+
+
+def test_the_tolerances_of_accuracies_are_what_their_rationale_says():
+    for key in ("coreset.density", "coreset.density-ft", "coreset.density-epoch"):
+        for cell, score in CLAIMS[key].stated.items():
+            half = 1.96 * math.sqrt(2 * score * (1 - score) / 872)
+            assert CLAIMS[key].tolerance[cell] == math.ceil(100 * half) / 100
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"quantum": 1}, "quantity"),
+        ({"quantity": "dropp"}, "drop"),
+        ({"relation": "under"}, "relation"),
+        ({"relation": {0.5: "below"}}, "every cell"),
+        ({"stated": {0.5: "much"}}, "numbers"),
+        ({"stated": {}}, "number"),
+        ({"stated": {50: 0.1}}, "not a budget"),
+        ({"stated": {0.5: float("nan")}}, "number"),
+        ({"tolerance": 0.1}, "tolerance"),
+        ({"tolerance": {"absolute": -1}}, "0 or more"),
+        ({"tolerance": {"absolute": {0.5: 0.1}}}, "every cell"),
+        ({"tolerance": {"absolute": 1, "relative": 1}}, "tolerance"),
+        ({"rationale": ""}, "rationale"),
+        ({"select": {"arms": "coreset"}}, "arm"),
+        ({"select": None}, "select"),
+        ({"seeds": "many"}, "seeds"),
+        ({"dense": True}, "dense"),
+        ({"versus": {"arm": "svd"}}, "versus"),
+        ({"quantity": "difference"}, "versus"),
+        ({"quantity": "speedup"}, "protocol"),
+        ({"quantity": "score"}, "dense"),
+        ({"kind": "contest"}, "context"),
+        ({"kind": "context"}, "why"),
+        ({"source": {"talk": "A talk"}}, "slide"),
+        ({"original": {"encoder": "bert"}}, "original"),
+    ],
+)
+def test_a_bad_row_is_refused_in_one_line(tmp_path, change, why):
+    with pytest.raises(StudyError, match=why) as refusal:
+        loaded(tmp_path, ROW | change)
+    assert "\n" not in str(refusal.value)
+    assert "coreset.some" in str(refusal.value)
+
+
+@pytest.mark.parametrize("lost", ["key", "figure", "source", "text", "original"])
+def test_a_row_that_lacks_a_field_is_refused(tmp_path, lost):
+    with pytest.raises(StudyError, match=lost):
+        loaded(tmp_path, {name: value for name, value in ROW.items() if name != lost})
+
+
+def test_files_of_another_form_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="twice"):
+        loaded(tmp_path, ROW, ROW)
+    with pytest.raises(StudyError, match="name both alike"):
+        loaded(tmp_path, ROW, chapter="anatomy")
+    for text in ("claims: [", "just words", "claims: []"):
+        (tmp_path / "coreset.yaml").write_text(text)
+        with pytest.raises(StudyError, match=r"coreset\.yaml"):
+            claims.load(tmp_path)
+
+
+def test_keys_start_with_their_talk_and_figures_with_their_chapter():
+    assert all(claim.figure.startswith(f"{claim.chapter}-") for claim in CLAIMS.values())
+    assert set(Counter(key.split(".")[0] for key in CLAIMS)) == {"coreset", "cost", "kcm"}

@@ -1,0 +1,150 @@
+"""Does a spec become a run: teacher, pruner, fine-tuning, measurement, provenance - and only once?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import assets, execute, runs, study, teachers
+from lib.errors import StudyError
+
+WORDS = {"good": range(5, 25), "bad": range(25, 45)}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, make_classifier, digits):
+    """A tiny pretrained encoder in a folder, a CSV task, and caches of their own."""
+    monkeypatch.setattr(assets, "CACHE", tmp_path / "cache")
+    encoder = tmp_path / "tiny"
+    make_classifier("bert", 2).bert.save_pretrained(encoder)
+    digits.save_pretrained(encoder)
+    draw, rows = np.random.default_rng(0), ["text,label"]
+    for number in range(160):
+        label = "good" if number % 2 else "bad"
+        words = draw.choice(WORDS[label], draw.integers(3, 9))
+        rows.append(" ".join(f"t{word}" for word in words) + f",{label}")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+TEACH = {"steps": 40, "batch": 16, "lr": 5e-3, "precision": "float32"}
+
+
+@pytest.fixture
+def spec(place):
+    return runs.Spec(
+        encoder=str(place / "tiny"),
+        task=f"csv:{place / 'data.csv'}",
+        method="magnitude",
+        version=study.VERSIONS["magnitude"],
+        budget=0.5,
+        unit="attention",
+        seed=0,
+        options={},
+        training={"teacher": TEACH, "sees": None, "after": None},
+    )
+
+
+@pytest.fixture
+def store(place):
+    return runs.Store(place / "runs")
+
+
+def test_a_run_is_a_teacher_made_smaller(spec, store):
+    [run] = execute.obtain([spec], store)
+    assert run.dense["score"] > 0.9  # the task can be learned
+    assert run.kept["attention"] == pytest.approx(0.5, abs=0.02)
+    assert run.kept["encoder"] == run.nonzero["encoder"] < 1
+    assert run.pruned["encoder_params"] < run.dense["encoder_params"]
+    assert {layer["qk"] for layer in run.shape["layers"]} == {3}
+    answers = runs.unpack_examples(run.per_example)
+    assert np.mean(answers.pruned == answers.labels) == pytest.approx(run.pruned["score"])
+    assert {"teacher", "prune", "evaluate"} == set(run.seconds)
+    assert len(run.provenance["sha256"]["teacher"]) == 64
+    assert run.provenance["precision"] == "bfloat16" and run.provenance["claims"]
+
+
+def test_what_is_on_record_is_read_and_not_computed_again(spec, store, monkeypatch):
+    [first] = execute.obtain([spec], store)
+    monkeypatch.setattr(execute, "execute", lambda *_: pytest.fail("computed again"))
+    assert execute.obtain([spec, spec], store) == [first, first]
+
+
+def test_without_computing_a_missing_record_is_named(spec, store):
+    with pytest.raises(StudyError, match=rf"1 of 1 runs are not on record.*{spec.key}"):
+        execute.obtain([spec], store, compute=False)
+
+
+def test_a_failing_run_loses_none_before_it(spec, store):
+    bad = replace(spec, method="nonesuch")
+    with pytest.raises(StudyError, match="nonesuch"):
+        execute.obtain([spec, bad], store)
+    assert store.has(spec) and not store.has(bad)
+
+
+def test_the_teacher_is_trained_once_and_by_content(spec, store, monkeypatch):
+    execute.obtain([spec], store)
+    made = list((assets.CACHE / "teachers").glob("*/model.safetensors"))
+    assert len(made) == 1
+    monkeypatch.setattr(teachers, "_train", lambda *_: pytest.fail("trained again"))
+    execute.obtain([replace(spec, budget=0.9)], store)
+    other = spec.training | {"teacher": TEACH | {"steps": 41}}
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        execute.obtain([replace(spec, training=other)], store)
+
+
+def test_a_killed_training_leaves_no_teacher_behind(spec, store, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("transformers.PreTrainedModel.save_pretrained", killed)
+        execute.obtain([spec], store)
+    assert not list((assets.CACHE / "teachers").glob("*/teacher.json"))
+
+
+def test_fine_tuning_after_keeps_the_shape_and_moves_the_weights(spec, store):
+    after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
+    tuned = replace(spec, training=spec.training | {"after": after})
+    plain, moved = execute.obtain([spec, tuned], store)
+    assert plain.shape == moved.shape and plain.kept == moved.kept
+    assert moved.seconds["finetune"] > 0 and "finetune" not in plain.seconds
+
+
+def test_zeros_survive_fine_tuning(spec, store):
+    after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
+    zeroed = replace(
+        spec,
+        method="unstructured",
+        version=study.VERSIONS["unstructured"],
+        training=spec.training | {"after": after},
+    )
+    [run] = execute.obtain([zeroed], store)
+    assert run.kept["attention"] == 1 and run.nonzero["attention"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_method_sees_only_what_it_declares(spec, store, monkeypatch):
+    """Labels never reach a method that needs only examples, and nothing reaches one without need."""
+    seen = []
+
+    class Spy:
+        version, compact, needs, stochastic = 1, True, "examples", False
+        units, unit, seed = ("attention",), "attention", 0
+
+        def __call__(self, model, data, budget):
+            seen.extend(data)
+            return execute.dense(model)
+
+    monkeypatch.setattr(execute.pruners, "get", lambda *_, **__: Spy())
+    sees = {"examples": 40, "batch": 16}
+    asked = replace(spec, version=1, training=spec.training | {"sees": sees})
+    execute.obtain([asked], store)
+    assert sum(len(batch["input_ids"]) for batch in seen) == 40
+    assert all("labels" not in batch for batch in seen)
+    with pytest.raises(StudyError, match="sees"):
+        execute.obtain([replace(spec, version=1)], store)
+
+
+def test_a_stale_version_is_refused(spec, store):
+    with pytest.raises(StudyError, match="at version"):
+        execute.obtain([replace(spec, version=99)], store)
