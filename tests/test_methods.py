@@ -357,6 +357,14 @@ def test_steps_train_with_a_falling_rate(bert, batches):
     assert sizes[-1] < 5e-4
 
 
+def test_steps_clip_gradients(bert, batches):
+    with importance.throwaway(bert, 0) as student:
+        for batch in importance.steps(student, batches, 1e-3):
+            (1e4 * importance.loss(student, batch)).backward()
+        norms = torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None])
+    assert norms.norm().item() == pytest.approx(1.0, rel=1e-3)
+
+
 def test_units_own_rows_with_biases_and_columns(bert):
     norms, peaks = importance.norms(bert), importance.peaks(bert)
     layer = encoder.layers(bert)[0]

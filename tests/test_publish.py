@@ -170,7 +170,14 @@ def test_a_fork_is_executed_with_its_parameters_and_leaves_the_book_alone(projec
 
 
 def test_settings_of_a_command_line_become_parameters():
-    texts = ["task=csv:a,b.csv", "encoder=a/b-1.5", "seeds=3", "budgets=.9,0.5", "lr=2e-5", "name=true"]
+    texts = [
+        "task=csv:a,b.csv",
+        "encoder=a/b-1.5",
+        "seeds=3",
+        "budgets=.9,0.5",
+        "lr=2e-5",
+        "name=true",
+    ]
     assert chapters.settings(texts) == {
         "task": "csv:a,b.csv",
         "encoder": "a/b-1.5",
@@ -247,9 +254,7 @@ def test_the_dashboard_shows_every_cell_escaped_and_linked():
     assert "1 findings: 1 partly." in table
     assert "Small &amp; fast" in table
     assert "Slide &lt;3&gt;" in table
-    assert "at 0.9: under 0.02" in table
-    assert "at 0.9: 0.01235 [-0.01, 0.03]" in table
-    assert "at 0.3: over 0.05" in table
-    assert "at 0.3: -" in table
+    assert "<div>0.9: under 0.02</div><div>0.3: over 0.05</div>" in table
+    assert "<div>0.0123 [-0.01, 0.03]</div><div>-</div>" in table
     assert 'class="verdict partly"\nhref="chapters/tiny.html#tiny-chapter"' in table
     assert "1 of 2 runs on record" in table

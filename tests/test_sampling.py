@@ -70,6 +70,14 @@ def test_pps_probabilities_sum_to_the_number_kept(seed, kept):
     assert torch.allclose(weights[weights != 0], 1 / pi[weights != 0])
 
 
+def test_pps_keeps_its_number_whatever_the_rounding_of_the_running_sum(monkeypatch):
+    scores = 1 + torch.rand(2000, 64, generator=Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.zeros(*size, dtype=torch.float64))
+    monkeypatch.setattr(sampling, "_random", lambda like, generator: torch.zeros_like(like))
+    weights = sampling.draw("pps", scores, 32, Generator())
+    assert ((weights != 0).sum(1) == 32).all()
+
+
 def test_with_replacement_has_the_variance_of_a_multinomial():
     p = SCORES / SCORES.sum()
     counts = draws("with") * KEPT * p

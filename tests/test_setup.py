@@ -107,3 +107,19 @@ def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):
     assert done.returncode != 0
     assert "error: wanted Python 3.11 to 3.13, got Python 3.9.1" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_readmes_example_runs(tmp_path, monkeypatch, bert):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    bert.save_pretrained("path/to/a/classifier")
+    exec(example, {})
+    assert (tmp_path / "smaller" / "model.safetensors").is_file()
+
+
+def test_the_readme_names_only_commands_that_exist():
+    commands = set(
+        re.findall(r"(?:^|`)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert commands <= targets

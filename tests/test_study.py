@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lib import pruners, runs, study
 from lib.errors import StudyError
@@ -110,7 +111,7 @@ def seeds_by_cell(specs) -> dict[tuple, list[int]]:
 def test_every_method_is_tested_with_and_without_fine_tuning(encoder, task):
     specs = fits(study.specs("coreset", "published"), encoder=encoder, task=task, unit="attention")
     cells = seeds_by_cell(specs)
-    for arm, budget in product(set(study.ARMS) - {"dense"}, (0.9, 0.7, 0.5, 0.3)):
+    for arm, budget in product(study.PRUNED, (0.9, 0.7, 0.5, 0.3)):
         assert cells[arm, budget, "steps"] == [0, 1, 2]
         assert cells[arm, budget, "none"]
     lengths = {
@@ -118,7 +119,16 @@ def test_every_method_is_tested_with_and_without_fine_tuning(encoder, task):
         for s in fits(specs, after="steps")
     }
     assert lengths == {(200, 32)}
-    assert {s.method for s in specs} == {*pruners.names(), "dense"}
+    assert {s.method for s in specs} | {"random"} == {*pruners.names(), "dense"}
+
+
+@pytest.mark.parametrize("unit", ["attention", "encoder"])
+def test_random_need_not_be_run_for_it_draws_what_uniform_draws(bert, unit):
+    _, options = study.ARMS["uniform"]
+    random = pruners.get("random", unit=unit, seed=3)(bert, [], 0.5).state_dict()
+    uniform = pruners.get("coreset", unit=unit, seed=3, **options)(bert, [], 0.5).state_dict()
+    assert random.keys() == uniform.keys()
+    assert all(torch.equal(random[name], uniform[name]) for name in random)
 
 
 def test_the_small_encoder_is_pruned_on_three_tasks():
@@ -126,7 +136,7 @@ def test_the_small_encoder_is_pruned_on_three_tasks():
         cells = seeds_by_cell(
             fits(study.specs("coreset", "published"), encoder="minilm-l6", task=task, after="none")
         )
-        for arm, budget in product(set(study.ARMS) - {"dense"}, (0.9, 0.7, 0.5, 0.3)):
+        for arm, budget in product(study.PRUNED, (0.9, 0.7, 0.5, 0.3)):
             assert cells[arm, budget, "none"] == ([0] if arm in study.FIXED else [0, 1, 2])
 
 

@@ -34,6 +34,7 @@ def samplers(found: Iterable[Run]) -> Drawn:
                 middle = budgets.index(budget) + shift
                 ax.plot([middle - 0.06, middle + 0.06], [mean, mean], color=colour, lw=2.2)
         ax.set_xticks(range(len(budgets)), [f"{budget:g}" for budget in budgets])
+        ax.set_xlim(-0.6, len(budgets) - 0.4)
         ax.set_xlabel(style.DENSITY["attention"])
         ax.set_title(title)
         if own.empty:
