@@ -17,7 +17,8 @@ What it costs and how good it is:
     evaluate            scores, with every example's prediction
 What happened, and whether the talk held:
     study, engine       which runs does a chapter rest on, and how does a whole study run?
-    execute, runs       how is a run done, and what is kept of it?
+    execute, bench      which runs are done now, and how is one done?
+    runs                what happened?
     claims, quantities  did the talk hold, and how sure is a number?
     frames, facts       the runs as tables, and the numbers that prose quotes
     figures             what do they look like?

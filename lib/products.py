@@ -48,7 +48,7 @@ def _rows(linear: nn.Linear, heads: int, bias: bool) -> Factor:
 
 
 def _relative(whole: tuple[Factor, Factor], left: tuple[Factor, Factor]) -> Float[Tensor, " heads"]:
-    """||A'^T B' - A^T B|| / ||A^T B|| of each head, from d x d cores; the products stay unformed."""
+    """||A'^T B' - A^T B|| / ||A^T B|| of each head, from d x d cores alone."""
     a, b = torch.cat([whole[0], -left[0]], dim=1), torch.cat([whole[1], left[1]], dim=1)
     return (_square(a, b).clamp(min=0) / _square(*whole)).sqrt()
 

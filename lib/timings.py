@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lib import assets, costs, encoder, runs, study
-from lib.execute import machine
+from lib.bench import machine
 
 ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
 TOGETHER = 5  # shapes in one comparison, so that their models fit in memory
@@ -71,7 +71,7 @@ def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
         if zeroed := protocol.get("zeroed"):
             zero(model, zeroed)
         models[f"pruned {number}"] = model
-    batches = dict.fromkeys(models, [short]) | {"dense_padded": [padded]}
+    batches = {key: [short] for key in models} | {"dense_padded": [padded]}
     seconds = costs.latency(models, batches, rounds, protocol["precision"])
     here = machine()
     records = []

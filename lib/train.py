@@ -79,7 +79,8 @@ def finetune(
 
     `select` scores a model on a piece of the training data; with `recipe.selections` evenly spaced
     calls the best state is kept, otherwise the last. With `keep_zeros` weights that are exactly 0
-    stay so, as a method that merely zeroes weights promises. Raises StudyError when the loss is not finite.
+    stay so, as a method that merely zeroes weights promises. Raises StudyError when the loss is
+    not finite.
     """
     set_seed(seed)  # dropout has no generator of its own
     accelerator = Accelerator()

@@ -1,11 +1,11 @@
-"""Does a spec become a run: teacher, pruner, fine-tuning, measurement, provenance - and only once?"""
+"""Does a spec become a run: teacher, pruner, fine-tuning, measurement - and only once?"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lib import assets, execute, runs, study, teachers
+from lib import assets, bench, execute, runs, study, teachers
 from lib.errors import StudyError
 
 WORDS = {"good": range(5, 25), "bad": range(25, 45)}
@@ -61,12 +61,13 @@ def test_a_run_is_a_teacher_made_smaller(spec, store):
     assert np.mean(answers.pruned == answers.labels) == pytest.approx(run.pruned["score"])
     assert {"teacher", "prune", "evaluate"} == set(run.seconds)
     assert len(run.provenance["sha256"]["teacher"]) == 64
-    assert run.provenance["precision"] == "bfloat16" and run.provenance["claims"]
+    assert run.provenance["precision"] == "bfloat16"
+    assert run.provenance["claims"]
 
 
 def test_what_is_on_record_is_read_and_not_computed_again(spec, store, monkeypatch):
     [first] = execute.obtain([spec], store)
-    monkeypatch.setattr(execute, "execute", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(bench, "perform", lambda *_: pytest.fail("computed again"))
     assert execute.obtain([spec, spec], store) == [first, first]
 
 
@@ -79,7 +80,8 @@ def test_a_failing_run_loses_none_before_it(spec, store):
     bad = replace(spec, method="nonesuch")
     with pytest.raises(StudyError, match="nonesuch"):
         execute.obtain([spec, bad], store)
-    assert store.has(spec) and not store.has(bad)
+    assert store.has(spec)
+    assert not store.has(bad)
 
 
 def test_the_teacher_is_trained_once_and_by_content(spec, store, monkeypatch):
@@ -97,9 +99,10 @@ def test_a_killed_training_leaves_no_teacher_behind(spec, store, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("transformers.PreTrainedModel.save_pretrained", killed)
-        execute.obtain([spec], store)
+        with pytest.raises(KeyboardInterrupt):
+            execute.obtain([spec], store)
     assert not list((assets.CACHE / "teachers").glob("*/teacher.json"))
 
 
@@ -107,8 +110,10 @@ def test_fine_tuning_after_keeps_the_shape_and_moves_the_weights(spec, store):
     after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
     tuned = replace(spec, training=spec.training | {"after": after})
     plain, moved = execute.obtain([spec, tuned], store)
-    assert plain.shape == moved.shape and plain.kept == moved.kept
-    assert moved.seconds["finetune"] > 0 and "finetune" not in plain.seconds
+    assert plain.shape == moved.shape
+    assert plain.kept == moved.kept
+    assert moved.seconds["finetune"] > 0
+    assert "finetune" not in plain.seconds
 
 
 def test_zeros_survive_fine_tuning(spec, store):
@@ -120,11 +125,12 @@ def test_zeros_survive_fine_tuning(spec, store):
         training=spec.training | {"after": after},
     )
     [run] = execute.obtain([zeroed], store)
-    assert run.kept["attention"] == 1 and run.nonzero["attention"] == pytest.approx(0.5, abs=0.03)
+    assert run.kept["attention"] == 1
+    assert run.nonzero["attention"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_method_sees_only_what_it_declares(spec, store, monkeypatch):
-    """Labels never reach a method that needs only examples, and nothing reaches one without need."""
+    """Labels never reach a method that needs only examples."""
     seen = []
 
     class Spy:
@@ -133,9 +139,9 @@ def test_a_method_sees_only_what_it_declares(spec, store, monkeypatch):
 
         def __call__(self, model, data, budget):
             seen.extend(data)
-            return execute.dense(model)
+            return bench.dense(model)
 
-    monkeypatch.setattr(execute.pruners, "get", lambda *_, **__: Spy())
+    monkeypatch.setattr(bench.pruners, "get", lambda *_, **__: Spy())
     sees = {"examples": 40, "batch": 16}
     asked = replace(spec, version=1, training=spec.training | {"sees": sees})
     execute.obtain([asked], store)

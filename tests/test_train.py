@@ -36,7 +36,8 @@ def test_it_learns_what_can_be_learned(make_classifier, data, digits):
     model = make_classifier("bert", 2)
     trained = finetune(model, digits, data, RECIPE, seed=0)
     assert accuracy(trained.model, data) > 0.9 > accuracy(model, data)
-    assert trained.steps == 30 and trained.losses[-1] < trained.losses[0]
+    assert trained.steps == 30
+    assert trained.losses[-1] < trained.losses[0]
 
 
 def test_the_input_model_comes_back_unchanged(make_classifier, data, digits):
@@ -52,7 +53,8 @@ def test_a_seed_gives_the_same_model_and_another_seed_another(make_classifier, d
         finetune(model, digits, data, RECIPE, seed=s).model.classifier.dense.weight
         for s in (0, 0, 1)
     )
-    assert torch.equal(once, twice) and not torch.equal(once, other)
+    assert torch.equal(once, twice)
+    assert not torch.equal(once, other)
 
 
 def test_the_best_selected_state_is_kept(make_classifier, data, digits):
@@ -78,7 +80,8 @@ def test_zeros_stay_zero_only_where_promised(make_classifier, data, digits):
         finetune(model, digits, data, RECIPE, 0, keep_zeros=keep).model for keep in (True, False)
     )
     after = kept.bert.encoder.layer[1].intermediate.dense.weight
-    assert torch.equal(after == 0, weight == 0) and not torch.equal(after, weight)
+    assert torch.equal(after == 0, weight == 0)
+    assert not torch.equal(after, weight)
     assert (freed.bert.encoder.layer[1].intermediate.dense.weight == 0).sum() == 0
     assert kept.state_dict().keys() == model.state_dict().keys()
 
