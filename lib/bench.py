@@ -18,7 +18,7 @@ from torch import nn
 from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError
-from lib.evaluate import Evaluation, score
+from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
 from lib.train import Recipe, finetune
 
@@ -100,7 +100,11 @@ def _prune(spec: runs.Spec, bench: Bench) -> tuple[nn.Module, bool]:
             f"{spec.method} is at version {pruner.version}, the spec asks for {spec.version}; "
             "check out the code of that version or ask for this one"
         )
-    return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
+    # Methods that look at weights alone do so in full precision.
+    precision = "float32" if pruner.needs == "nothing" else PRECISION
+    with autocast(next(model.parameters()).device, precision):
+        pruned = pruner(model, _data(pruner, spec, bench), spec.budget)
+    return pruned, not pruner.compact
 
 
 def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dict]:

@@ -27,11 +27,17 @@ class Evaluation:
     labels: np.ndarray  # (examples,)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context that runs matrix products in `precision`; one context keeps weights cast once."""
+def autocast(device: torch.device, precision: str, frozen: bool = False) -> torch.autocast:
+    """The context that runs matrix products in `precision`.
+
+    Where the weights are `frozen` they are cast once for the whole context; where an optimiser
+    moves them inside it, a cast kept from before would be stale.
+    """
     if precision not in PRECISIONS:
         raise StudyError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=frozen
+    )
 
 
 def score(
@@ -50,7 +56,7 @@ def score(
     model.eval()
     rows, logits = [], []
     # Not inference_mode: autocast keeps its cache of cast weights only for ordinary tensors.
-    with torch.no_grad(), autocast(device, precision):
+    with torch.no_grad(), autocast(device, precision, frozen=True):
         for batch, order in batches.evaluation(tokens, tokenizer):
             batch = {k: v.to(device) for k, v in batch.items() if k != "labels"}
             logits.append(model(**batch).logits.float().cpu())

@@ -24,7 +24,9 @@ ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
 TOGETHER = 5  # shapes in one comparison, so that their models fit in memory
 
 
-def measure(profile: str, rounds: int = ROUNDS, chapters: Iterable[str] = ()) -> list[runs.Timing]:
+def measure(
+    profile: str | study.Profile, rounds: int = ROUNDS, chapters: Iterable[str] = ()
+) -> list[runs.Timing]:
     """Time every shape that a profile's chapters rest on, and put the records into its store.
 
     A timing of the same shape, protocol and machine is replaced: the newest counts.

@@ -78,3 +78,13 @@ def test_what_cannot_be_scored_is_refused(make_classifier, data, digits):
         model.classifier.weight.fill_(float("inf"))
     with pytest.raises(StudyError, match="not finite"):
         score(model, digits, data, task, "float32")
+
+
+def test_weights_that_move_inside_the_context_are_cast_anew():
+    """Autocast would otherwise go on with the bfloat16 copy of the weights before the step."""
+    linear, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with autocast(torch.device("cpu"), "bfloat16"):
+        before = linear(x)
+        with torch.no_grad():
+            linear.weight.add_(1.0)
+        assert (linear(x) - before).float().mean() == pytest.approx(4.0, abs=0.1)
