@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -36,6 +36,7 @@ class Bench:
     dev: Dataset  # the reported split, as text
     dense: Evaluation  # of the teacher, on dev
     measured: dict  # its scores and sizes, as records hold them
+    scores: dict = field(default_factory=dict)  # of methods whose scores know no budget
 
     @cached_property
     def train(self) -> Dataset:
@@ -58,8 +59,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     """Prune, fine-tune where the spec says so, evaluate, count."""
     seconds = {"teacher": bench.teacher.seconds}
     tokenizer, label = bench.teacher.tokenizer, spec.label
-    with _clock(seconds, "prune"):
-        pruned, zeroed = _prune(spec, bench)
+    pruned, zeroed = _prune(spec, bench, seconds)
     error = products.error(bench.teacher.model, pruned)
     after = spec.training["after"]
     if after:
@@ -89,7 +89,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     )
 
 
-def _prune(spec: runs.Spec, bench: Bench) -> tuple[nn.Module, bool]:
+def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn.Module, bool]:
     """The pruned model, and whether its method merely zeroes weights."""
     model = bench.teacher.model
     if spec.method == "dense":
@@ -103,8 +103,17 @@ def _prune(spec: runs.Spec, bench: Bench) -> tuple[nn.Module, bool]:
     # Methods that look at weights alone do so in full precision.
     precision = "float32" if pruner.needs == "nothing" else PRECISION
     with autocast(next(model.parameters()).device, precision):
-        pruned = pruner(model, _data(pruner, spec, bench), spec.budget)
-    return pruned, not pruner.compact
+        if not hasattr(pruner, "scores"):
+            with _clock(seconds, "prune"):
+                return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
+        key = runs.digest([spec.method, spec.unit, spec.seed, spec.options, spec.training["sees"]])
+        if key not in bench.scores:
+            with _clock(seconds, "score"):
+                found = pruner.scores(model, _data(pruner, spec, bench))
+            bench.scores[key] = found, seconds["score"]
+        found, seconds["score"] = bench.scores[key]  # spent once, but part of each run's price
+        with _clock(seconds, "prune"):
+            return pruner.cut(model, found, spec.budget), not pruner.compact
 
 
 def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dict]:

@@ -154,3 +154,24 @@ def test_a_method_sees_only_what_it_declares(spec, store, monkeypatch):
 def test_a_stale_version_is_refused(spec, store):
     with pytest.raises(StudyError, match="at version"):
         execute.obtain([replace(spec, version=99)], store)
+
+
+def test_scores_that_know_no_budget_are_computed_once_and_charged_to_every_run(
+    spec, store, monkeypatch
+):
+    from lib.pruners import gradient
+
+    calls, real = [], gradient.sensitivities
+    monkeypatch.setattr(gradient, "sensitivities", lambda *a: calls.append(1) or real(*a))
+    asked = replace(
+        spec,
+        method="gradient",
+        options={"reading": "michel"},
+        training=spec.training | {"sees": {"examples": 32, "batch": 16}},
+    )
+    few, many = execute.obtain([asked, replace(asked, budget=0.75)], store)
+    assert len(calls) == 1
+    assert few.seconds["score"] == many.seconds["score"] > 0
+    [alone] = execute.obtain([replace(asked, budget=0.75)], runs.Store(store.folder / "other"))
+    assert len(calls) == 2
+    assert alone.per_example == many.per_example

@@ -28,6 +28,9 @@ class Pruner(Protocol):
     (attention and FFN each at that fraction) or "macs" (of the encoder). `needs` says what `data`
     must hold, `compact` is False for methods that merely zero weights, `stochastic` says whether
     `seed` changes the outcome.
+
+    A method whose scores know no budget may split its call into `scores(model, data)` and
+    `cut(model, scores, budget)`; a study then scores once for all budgets.
     """
 
     version: ClassVar[int]  # part of a run's spec: a mended fault makes old records stale

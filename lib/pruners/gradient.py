@@ -54,16 +54,22 @@ class Pruner:
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         self._select(model, vars(Masks.dense(model)), budget)  # infeasible? Then before the work
+        return self.cut(model, self.scores(model, data), budget)
+
+    def scores(self, model: nn.Module, data: Iterable[Batch]) -> dict[str, Tensor]:
+        """What the gradients say of each unit, by part of `Masks`; no budget has a part in it."""
         if self.reading == "talk":
             change = changes(model, data, self.lr, self.seed)
-            scores = {
+            return {
                 "qk": change.query + change.key,
                 "vo": change.value + change.output,
                 "neurons": change.up + change.down,
             }
-        else:
-            heads, neurons = map(nn.functional.normalize, sensitivities(model, data))
-            scores = {"heads": heads, "neurons": neurons}
+        heads, neurons = map(nn.functional.normalize, sensitivities(model, data))
+        return {"heads": heads, "neurons": neurons}
+
+    def cut(self, model: nn.Module, scores: dict[str, Tensor], budget: float) -> nn.Module:
+        """Keep the best of these scores."""
         return compact(model, self._select(model, scores, budget))
 
     def _select(self, model: nn.Module, scores: dict[str, Tensor], budget: float) -> Masks:
