@@ -1,9 +1,9 @@
 """Pruning, Reproduced: the shared code, one question a room.
 
 What is asked, of what, on what:
-    assets, fetch       where does an encoder come from, and is it the one that we mean?
-    tasks, glue, own    what is the encoder asked to do, and where do the texts lie?
-    splits, batches     which texts are kept aside, and how do they become tensors?
+    assets              where does an encoder come from, and is it the one that we mean?
+    tasks               what is the encoder asked to do, where do the texts lie, how are they split?
+    batches             how do texts become tensors?
     teachers, train     which fine-tuned model is pruned, and how is a model taught?
 How an encoder is made smaller:
     encoder             what is this part called in this architecture, and how large is it?
@@ -16,12 +16,12 @@ What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
     evaluate            scores, with every example's prediction
 What happened, and whether the talk held:
-    study, engine       which runs does a chapter rest on, and how does a whole study run?
+    study               which runs does a chapter rest on? One file a chapter; and what is missing?
+    engine              how does a whole study run?
     execute, bench      which runs are done now, and how is one done?
     runs                what happened?
-    claims, quantities  did the talk hold, and how sure is a number?
-    frames, facts       the runs as tables, and the numbers that prose quotes
-    figures             what do they look like?
+    claims              did the talk hold, and how sure is a number?
+    figures             the runs as tables, as figures, and as the numbers that prose quotes
     chapters, pages, publish    how does the book come about?
     errors              how do we refuse?
 

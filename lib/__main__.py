@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what is complete is on record, run it again to resume", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def quick(profile: str) -> None:
@@ -34,11 +38,12 @@ def quick(profile: str) -> None:
         from lib import execute
         from lib.timings import measure
 
-        with engine.alone(f"study-{profile}"):
+        with engine.alone(f"{profile} study"):
             execute.obtain(missing, store)
             measure(profile)
     page = publish.book(profile)
-    print(publish.ledger(profile).to_string(index=False, na_rep="-"))
+    table = publish.ledger(profile)
+    print(table.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
     print(f"\nThe book: {page}")
 
 
@@ -70,16 +75,18 @@ def timings(profile: str) -> None:
     from lib import engine
     from lib.timings import measure
 
-    with engine.alone(f"study-{profile}"):
+    with engine.alone(f"{profile} study"):
         print(f"{len(measure(profile))} timings on record; `make book` shows them")
 
 
 def chapter(name: str, settings: list[str], **parameters: str | None) -> None:
     """execute one notebook for another task, encoder, number of seeds or list of budgets"""
-    from lib import chapters
+    from lib import chapters, engine
 
     named = [f"{key}={text}" for key, text in parameters.items() if text]
-    print(f"The executed notebook: {chapters.fork(name, chapters.settings(named + settings))}")
+    given = chapters.settings(named + settings)
+    with engine.alone("quick study"):  # both write to the local store
+        print(f"The executed notebook: {chapters.fork(name, given)}")
 
 
 def verdicts(profile: str) -> None:

@@ -28,7 +28,7 @@ def run(profile: str, cluster: str | None = None) -> None:
     """
     configuration = _configuration(cluster)
     threads = 1 if cluster else os.cpu_count()  # a cluster's profile says how many a job gets
-    with alone(f"study-{study.profile(profile).name}"):
+    with alone(f"{study.profile(profile).name} study"):
         sweeps = study.sweeps(profile)
         for wave in _waves(sweeps) if cluster else [sweeps]:
             if wave and not _snakemake(configuration, profile, threads, [it.name for it in wave]):
@@ -44,7 +44,7 @@ def sweep(profile: str, name: str) -> None:
 
     A killed study can leave the process of its sweep behind: then wait for it and do what is left.
     """
-    with alone(f"{study.profile(profile).name}-{name}", patient=True):
+    with alone(f"{study.profile(profile).name} sweep {name}", patient=True):
         left = [spec for it in study.sweeps(profile) if it.name == name for spec in it.specs]
         if not left:
             log.warning("nothing is missing of the sweep %s", name)
@@ -68,12 +68,12 @@ def alone(name: str, patient: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = _holder(path)
+            who = f"process {holder.get('pid', 'unknown')}"
             if not (patient or _orphaned(holder)):
                 raise StudyError(
-                    f"{name} is being computed already, by process {holder.get('pid', 'unknown')}; "
-                    "wait for it or end it"
+                    f"the {name} is being computed already, by {who}; wait for it or end it"
                 ) from None
-            log.warning("waiting for process %s, which is computing %s", holder.get("pid"), name)
+            log.warning("waiting for %s, which is computing the %s", who, name)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "parent": os.getppid()}))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from lib import runs, study
-from lib.quantities import macs
+from lib.claims.quantities import macs
 from lib.runs import Run, Spec, Timing
 
 SIZES = {"mpnet-base": (768, 12, 12, 3072), "minilm-l6": (384, 6, 12, 1536)}

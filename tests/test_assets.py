@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from lib import assets, fetch
-from lib.assets import Encoder
+from lib import assets
+from lib.assets import Encoder, fetch
+from lib.assets.fetch import Wheel
 from lib.errors import StudyError
-from lib.fetch import Wheel
 
 REAL_CACHE = assets.CACHE
 WEIGHTS = b"weights of a tiny encoder" * 1000
@@ -270,10 +270,10 @@ def test_a_silent_hub_costs_little_and_is_logged_once(monkeypatch, tiny, caplog)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(fetch, "HUB_SECONDS", 0.2)
-        with caplog.at_level(logging.WARNING, logger="lib.fetch"):
+        with caplog.at_level(logging.WARNING, logger="lib.assets.fetch"):
             assert "Hugging Face hub: " in refused("tiny")
             refused("tiny")
-    assert len([record for record in caplog.records if record.name == "lib.fetch"]) == 1
+    assert len([record for record in caplog.records if record.name == "lib.assets.fetch"]) == 1
 
 
 def test_a_full_disk_is_one_line(monkeypatch, tiny, fetched):

@@ -11,10 +11,12 @@ import yaml
 from scipy import stats
 from sklearn import metrics
 
-from lib import claims, quantities, runs, study
-from lib.claims import Verdict, judge, overall, verdict_of
+from lib import claims, runs, study
+from lib.claims import Verdict, judge, overall, quantities, verdict_of
+from lib.claims.answers import _resamples, score, wilson
+from lib.claims.cells import timings_of
+from lib.claims.quantities import Estimate, Evidence
 from lib.errors import StudyError
-from lib.quantities import Estimate, Evidence
 from lib.runs import Run, Spec, Timing
 
 CLAIMS = {claim.key: claim for claim in claims.load()}
@@ -107,8 +109,8 @@ def test_seeds_and_examples_add_up():
 
 def test_intervals_are_the_same_every_time():
     first = measure("drop", seeded(700, 800))
-    quantities.score.cache_clear()
-    quantities._resamples.cache_clear()
+    score.cache_clear()
+    _resamples.cache_clear()
     assert measure("drop", seeded(700, 800)) == first
 
 
@@ -126,10 +128,10 @@ def test_metrics_are_the_usual_ones_in_every_resample(name, classes):
         "f1": metrics.f1_score,
     }[name]
     packed = [runs.pack_labels(a, classes) for a in (labels, said)]
-    value, draws = quantities.score(name, 60, classes, *packed)
+    value, draws = score(name, 60, classes, *packed)
     assert value == pytest.approx(usual(labels, said))
     for draw in (0, 7):
-        rows = np.repeat(np.arange(60), quantities._resamples(60)[draw].astype(int))
+        rows = np.repeat(np.arange(60), _resamples(60)[draw].astype(int))
         assert len(rows) == 60
         assert draws[draw] == pytest.approx(usual(labels[rows], said[rows]), abs=1e-6)
 
@@ -138,7 +140,7 @@ def test_metrics_are_the_usual_ones_in_every_resample(name, classes):
 def test_constant_answers_score_nothing(name):
     labels, said = np.array([1, 0, 1, 0]), np.zeros(4, int)
     packed = [runs.pack_labels(a, 2) for a in (labels, said)]
-    value, draws = quantities.score(name, 4, 2, *packed)
+    value, draws = score(name, 4, 2, *packed)
     assert value == 0
     assert np.isfinite(draws).all()
 
@@ -151,21 +153,21 @@ def test_correlations_are_the_usual_ones(name, usual):
     labels = rng.normal(size=80)
     said = labels + rng.normal(size=80)
     packed = [runs.pack_values(a) for a in (labels, said)]
-    value, draws = quantities.score(name, 80, 0, *packed)
+    value, draws = score(name, 80, 0, *packed)
     assert value == pytest.approx(usual(labels, said).statistic, abs=2e-3)
     assert np.percentile(draws, 2.5) < value < np.percentile(draws, 97.5)
-    constant = quantities.score(name, 80, 0, packed[0], runs.pack_values(np.ones(80)))
+    constant = score(name, 80, 0, packed[0], runs.pack_values(np.ones(80)))
     assert constant[0] == 0
 
 
 def test_an_unknown_metric_is_refused():
     packed = runs.pack_labels(np.array([0, 1]), 2)
     with pytest.raises(StudyError, match="accuracy"):
-        quantities.score("acuracy", 2, 2, packed, packed)
+        score("acuracy", 2, 2, packed, packed)
 
 
 def test_the_talks_own_numbers_have_wilsons_interval():
-    low, high = quantities.wilson(798, 872)
+    low, high = wilson(798, 872)
     p, z, n = 798 / 872, 1.959964, 872
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -270,7 +272,7 @@ def test_a_reproduction_judges_the_score_itself():
     assert (finding.fidelity, finding.quantity) == ("reproduction", "score")
     assert [cell.stated for cell in finding.cells] == [0.9151, 0.8601, 0.797, 0.5952]
     assert finding.verdict is Verdict.REPRODUCED
-    low, high = quantities.wilson(798, 872)
+    low, high = wilson(798, 872)
     assert (finding.cells[0].stated_low, finding.cells[0].stated_high) == (low, high)
 
 
@@ -461,7 +463,7 @@ def test_zeroed_weights_are_timed_apart():
     assert finding.cells[0].measured == pytest.approx(1 / 1.01)
     assert finding.verdict is Verdict.REPRODUCED
     full = full_model_runs()[0]
-    found = claims._timings_of([plain, zeroed], "minilm-l6", CLAIMS["coreset.time"].protocol)
+    found = timings_of([plain, zeroed], "minilm-l6", CLAIMS["coreset.time"].protocol)
     assert found == (plain,)
     assert runs.shape_key(full.shape) == runs.shape_key(run.shape)
 
@@ -588,8 +590,8 @@ def test_a_tolerance_is_absolute_or_relative_and_may_differ_by_cell(tmp_path):
 
 def test_the_tolerances_of_accuracies_are_what_their_rationale_says():
     for key in ("coreset.density", "coreset.density-ft", "coreset.density-epoch"):
-        for cell, score in CLAIMS[key].stated.items():
-            half = 1.96 * math.sqrt(2 * score * (1 - score) / 872)
+        for cell, stated in CLAIMS[key].stated.items():
+            half = 1.96 * math.sqrt(2 * stated * (1 - stated) / 872)
             assert CLAIMS[key].tolerance[cell] == math.ceil(100 * half) / 100
 
 

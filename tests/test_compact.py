@@ -79,6 +79,13 @@ def no_queries(model):
     return replace(ones, qk=ones.qk * 0)
 
 
+def narrow(model):
+    """Nothing is as wide as it was, so no default scale of the softmax is the dense one."""
+    ones = Masks.dense(model)
+    dims = torch.arange(ones.qk.shape[2])
+    return replace(ones, qk=ones.qk * (dims < 2), vo=ones.vo * (dims > 3))
+
+
 ALL_MASKS = [
     Masks.dense,
     random,
@@ -89,6 +96,7 @@ ALL_MASKS = [
     queries_only,
     values_only,
     no_queries,
+    narrow,
 ]
 
 

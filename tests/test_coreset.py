@@ -217,6 +217,34 @@ def test_rescaling_leaves_what_the_activation_reads(bert):
         assert not torch.allclose(scale[0], torch.ones(20))
 
 
+def test_without_rescaling_the_sample_is_the_same_and_its_weights_are_1(bert):
+    for axis in AXES:
+        plain, scaled = (prune(bert, axis=axis, rescale=rescale) for rescale in (False, True))
+        different = 0
+        for one, other in zip(encoder.layers(plain), encoder.layers(scaled), strict=True):
+            for part in ("query", "output"):
+                left, right = getattr(one, part).weight, getattr(other, part).weight
+                assert torch.equal(left != 0, right != 0)
+                different += int((left != right).sum())
+        assert different > 0, axis
+    kept = encoder.layers(prune(bert, rescale=False))
+    for one, whole in zip(kept, encoder.layers(bert), strict=True):
+        assert bool(torch.isin(one.query.weight, whole.query.weight).all())
+
+
+def test_whole_heads_go_by_the_product_of_both_pairs(bert):
+    """QK alone would keep heads 1 and 3, VO alone 2 and 3, their product keeps 0 and 3."""
+    layer = encoder.layers(bert)[0]
+    for head, (qk, vo) in enumerate([(1.5, 1.5), (9, 0.1), (0.1, 9), (2, 2)]):
+        rows = slice(head * 6, head * 6 + 6)
+        for tensor, factor in ((layer.query, qk), (layer.value, vo)):
+            tensor.weight.data[rows] *= factor
+            tensor.bias.data[rows] *= factor
+    kept = encoder.layers(prune(bert, axis="heads", sampler="top"))[0].query.weight
+    whole = layer.query.weight.view(4, 6, -1)
+    assert torch.equal(kept.view(2, 6, -1), whole[[0, 3]])
+
+
 def test_bad_options_are_refused_in_one_line():
     with pytest.raises(StudyError, match="unknown sampler 'tops'; did you mean top"):
         pruners.get("coreset", sampler="tops")

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from lib import assets, chapters, claims, execute, study
+from lib import assets, bench, chapters, claims, study
 from lib.errors import StudyError
 
 NOTEBOOKS = {path.stem: path for path in sorted(chapters.NOTEBOOKS.glob("*.ipynb"))}
@@ -146,7 +146,7 @@ def played(name: str, **parameters: object) -> dict:
 
 @each
 def test_a_notebook_reads_a_whole_store_and_computes_nothing(name, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(execute, "execute", lambda *_: pytest.fail("a run was computed"))
+    monkeypatch.setattr(bench, "perform", lambda *_: pytest.fail("a run was computed"))
     names = played(name)
     quoted = set(re.findall(r"\{glue:text\}`([^`]+)`", prose(name)))
     assert quoted <= set(names["glued"])

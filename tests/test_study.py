@@ -365,7 +365,7 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocked())
-from lib import claims, quantities, runs, study
+from lib import claims, runs, study
 claims.table(claims.findings("quick"))
 study.missing("published")
 """

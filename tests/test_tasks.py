@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from huggingface_hub import constants
 
-from lib import assets, glue, splits, tasks
+from lib import assets, tasks
+from lib.assets.fetch import Wheel
 from lib.errors import StudyError
-from lib.fetch import Wheel
+from lib.tasks import glue, splits
 
 REAL_GLUE = os.environ.get("GLUE_DIR", "")  # for the last tests; the others bring their own
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 
-from lib import frames
 from lib.claims import Finding
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import GREY, INK, TALK, Drawn
 from lib.runs import Run, Timing, shape_key
 

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from matplotlib.axes import Axes
 
-from lib import frames
 from lib.claims import Finding
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import FAINT, GREY, INK, TALK, Drawn
 from lib.runs import Run
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from lib import frames
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import GREY, INK, Drawn
 from lib.runs import Run
 from lib.study import CORESET

@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
-from lib import frames
 from lib.claims import Claim, Finding
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import GREY, INK, TALK_LINE, Drawn
 from lib.runs import Run
 from lib.study import CORESET

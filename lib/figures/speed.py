@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lib import frames
 from lib.claims import Finding
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import GREY, INK, TALK, Drawn
 from lib.runs import Run, Timing, shape_key
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lib import frames
+from lib.figures import frames
 
 Drawn = tuple[Figure, pd.DataFrame]
 WIDTH = 7.0  # inches: 700 px at 100 dpi, the width of a page of the book

@@ -1,0 +1,75 @@
+"""What do the runs measure beside one stated number?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lib.claims.answers import wilson
+from lib.claims.claim import Cell, Claim, Verdict
+from lib.claims.quantities import QUANTITIES, Evidence
+from lib.claims.verdicts import verdict_of
+from lib.runs import Spec, Timing
+
+
+def at_cell(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
+    """The specs that a cell is about: those of its budget, where it names one."""
+    by_budget = QUANTITIES[quantity].by == "budget" and cell != ""
+    return [s for s in specs if not by_budget or s.budget == cell]
+
+
+def timings_of(
+    timings: Sequence[Timing], encoder: str, protocol: Mapping[str, Any] | None
+) -> tuple[Timing, ...]:
+    """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
+
+    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
+    """
+    wanted = {"zeroed": None} | dict(protocol or {})
+    fits = [
+        timing
+        for timing in timings
+        if timing.encoder == encoder
+        and all(timing.protocol.get(name) == value for name, value in wanted.items())
+    ]
+    machines = [timing.machine for timing in fits]
+    chosen = max(sorted(set(machines)), key=machines.count, default=None)
+    return tuple(timing for timing in fits if timing.machine == chosen)
+
+
+def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
+    """A stated number beside what `judged`, a quantity, measures; untested without evidence."""
+    stated, low, high = _stated(claim, cell, judged)
+    relation = claim.relation[cell]
+    blank = Cell(cell, relation, stated, low, high, None, None, None, 0, Verdict.UNTESTED)
+    if not evidence.runs or (claim.versus is not None and not evidence.rivals):
+        return blank
+    estimate = QUANTITIES[judged].measure(evidence)
+    if isinstance(estimate, str):
+        return replace(blank, note=estimate)
+    seeds = len(evidence.runs)
+    few = f"{seeds} of the {claim.seeds} seeds asked for" if seeds < claim.seeds else ""
+    return replace(
+        blank,
+        measured=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        verdict=verdict_of(relation, estimate, stated, claim.tolerance[cell]),
+        note=few,
+    )
+
+
+def _stated(claim: Claim, cell: Any, judged: str) -> tuple[float, float | None, float | None]:
+    """A stated number and, where it counts right answers, the 95% interval of its own."""
+    stated, low, high = claim.stated[cell], None, None
+    if claim.examples is not None:
+        low, high = wilson(round(stated * claim.examples), claim.examples)
+    if judged == claim.quantity:
+        return stated, low, high
+    if low is None:
+        return _drop(claim, stated), None, None
+    return _drop(claim, stated), _drop(claim, high), _drop(claim, low)
+
+
+def _drop(claim: Claim, score: float) -> float:
+    return round(claim.dense - score, 6)  # talks state four digits

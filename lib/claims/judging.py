@@ -1,0 +1,105 @@
+"""Did the talk hold? What the runs of one encoder and task say of one claim."""
+
+from collections.abc import Mapping, Sequence
+
+from lib import study
+from lib.claims.cells import at_cell, cell_of, timings_of
+from lib.claims.claim import Claim, Finding, Verdict
+from lib.claims.quantities import QUANTITIES, Evidence
+from lib.claims.reading import digest
+from lib.claims.verdicts import overall
+from lib.runs import Run, Spec, Timing
+
+
+def judge(
+    claim: Claim,
+    p: study.Profile,
+    specs: Sequence[Spec],
+    runs: Mapping[Spec, Run],
+    timings: Sequence[Timing],
+    why: Mapping[Spec, str],
+) -> list[Finding]:
+    """The findings of one claim from the specs that its chapter rests on and their runs.
+
+    `why` has the reasons for runs that are marked untested.
+    """
+    if claim.kind == "context":
+        return [_untested(claim, p, claim.why)]
+    quantity = QUANTITIES[claim.quantity]
+    own = [s for s in specs if study.matches(s, claim.select)]
+    rivals = [s for s in specs if claim.versus is not None and study.matches(s, claim.versus)]
+    pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
+    if quantity.reads != "answers":  # a matter of the encoder alone: its first task will do
+        pairs = {(e, t): None for e, t in reversed({e: t for e, t in reversed(pairs)}.items())}
+    found = [
+        finding
+        for encoder, task in pairs
+        for finding in _finding(claim, encoder, task, own, rivals, runs, timings, why)
+    ]
+    return found or [_untested(claim, p, f"the profile {p.name} has no such runs")]
+
+
+def _untested(claim: Claim, p: study.Profile, note: str) -> Finding:
+    fidelity = _fidelity(claim, p.encoder, p.task)
+    return Finding(claim, p.encoder, p.task, claim.quantity, (), Verdict.UNTESTED, fidelity, note)
+
+
+def _fidelity(claim: Claim, encoder: str, task: str) -> str:
+    same_task = claim.original["task"] in (task, "any")
+    same = same_task and claim.original["encoder"] in (encoder, "any")
+    return "reproduction" if same else "replication"
+
+
+def _finding(
+    claim: Claim,
+    encoder: str,
+    task: str,
+    own: Sequence[Spec],
+    rivals: Sequence[Spec],
+    runs: Mapping[Spec, Run],
+    timings: Sequence[Timing],
+    why: Mapping[Spec, str],
+) -> list[Finding]:
+    """One finding, or none where the profile asks for none of the claim's cells."""
+    fidelity = _fidelity(claim, encoder, task)
+    # An absolute score means nothing on another encoder or task: judge the drop from its own dense.
+    drops = claim.quantity == "score" and fidelity == "replication"
+    judged = "drop" if drops else claim.quantity
+    mine = [s for s in own if (s.encoder, s.task) == (encoder, task)]
+    theirs = [s for s in rivals if (s.encoder, s.task) == (encoder, task)]
+    near = timings_of(timings, encoder, claim.protocol)
+    cells, used, asked = [], [], {}
+    for cell in claim.stated:
+        at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
+        if not at or (claim.versus is not None and not against):
+            continue
+        evidence = Evidence(
+            cell,
+            tuple(runs[s] for s in at if s in runs),
+            tuple(runs[s] for s in against if s in runs),
+            tuple(runs[s] for s in mine if s in runs),
+            near,
+        )
+        used += [*evidence.runs, *evidence.rivals]
+        asked |= dict.fromkeys([*at, *against])
+        cells.append(cell_of(claim, cell, judged, evidence))
+    if not cells:
+        return []
+    verdict = overall([cell.verdict for cell in cells])
+    have = sum(s in runs for s in asked)
+    notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
+    notes += dict.fromkeys(why[s] for s in asked if s in why)
+    notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
+    note = "; ".join(dict.fromkeys(notes))
+    return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
+
+
+def _changed(claim: Claim, used: Sequence[Run]) -> list[str]:
+    now = digest(claim.chapter)
+    old = sum(_digest_of(run, claim.chapter) != now for run in used)
+    return [f"{old} of its runs were made under another claims file"] if old else []
+
+
+def _digest_of(run: Run, chapter: str) -> str | None:
+    recorded = run.provenance.get("claims")
+    return recorded.get(chapter) if isinstance(recorded, dict) else recorded

@@ -1,0 +1,228 @@
+"""What number do runs give, and how sure is it? Small named quantities with 95% intervals."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from lib.claims.answers import LEVEL, REPLICATES, SEED, score
+from lib.runs import Run, Timing, shape_key
+
+TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)  # percentiles
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval; `n` runs or, where time is read, rounds are behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one cell of a claim rests on.
+
+    `runs` and `rivals` are of this cell, `all` the claim's runs of every cell, `timings` those of
+    one machine and encoder under the claim's protocol.
+    """
+
+    cell: Any
+    runs: tuple[Run, ...]
+    rivals: tuple[Run, ...]
+    all: tuple[Run, ...]
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How to measure: an estimate, or a line that says what is missing.
+
+    `by` names a claim's cells, `reads` what is looked at: answers, shape or timings.
+    """
+
+    measure: Callable[[Evidence], Estimate | str]
+    by: str = "budget"
+    reads: str = "answers"
+    rival: bool = False
+
+
+# --- answers: paired bootstrap over examples, Student's t over seeds ------------------------------
+
+Combine = Callable[[Any, Any, Any], Any]  # of the dense, the pruned and the rival's score
+
+
+def _of_answers(combine: Combine) -> Callable[[Evidence], Estimate]:
+    """A quantity of scores, each the mean over its runs.
+
+    Examples are resampled for all models at once (paired). Where several seeds were run, a value
+    of Student's t with their standard error joins each resample: with equal answers in all seeds
+    this is the paired bootstrap, without a spread over examples it is the t interval.
+    """
+
+    def measure(e: Evidence) -> Estimate:
+        dense = _mean(e.runs, "dense")
+        pruned = _mean(e.runs, "pruned")
+        rival = _mean(e.rivals, "pruned") if e.rivals else (0.0, 0.0)
+        spread = (0.0, _seed_noise(e.runs, 0), _seed_noise(e.rivals, 1))
+        parts = (dense, pruned, rival)
+        value = combine(*(point for point, _ in parts))
+        draws = combine(*(d + noise for (_, d), noise in zip(parts, spread, strict=True)))
+        low, high = np.percentile(draws, TAILS)
+        return Estimate(float(value), float(low), float(high), len(e.runs))
+
+    return measure
+
+
+def _mean(runs: Sequence[Run], side: str) -> tuple[float, Float[np.ndarray, " replicates"]]:
+    scores = [_score(run, side) for run in runs]
+    points, draws = zip(*scores, strict=True)
+    return float(np.mean(points)), np.mean(draws, axis=0)
+
+
+def _seed_noise(runs: Sequence[Run], stream: int) -> Float[np.ndarray, " replicates"] | float:
+    points = [_score(run, "pruned")[0] for run in runs]
+    if len(points) < 2:
+        return 0.0
+    error = np.std(points, ddof=1) / math.sqrt(len(points))
+    # Evenly spaced quantiles in random order: Student's t without the noise of drawing it.
+    order = np.random.default_rng((SEED, stream)).permutation(REPLICATES)
+    return error * stats.t.ppf((order + 0.5) / REPLICATES, len(points) - 1)
+
+
+def _score(run: Run, side: str) -> tuple[float, Float[np.ndarray, " replicates"]]:
+    packed = run.per_example
+    return score(packed["metric"], packed["n"], packed["classes"], packed["labels"], packed[side])
+
+
+# --- shape: counted, so without an interval -------------------------------------------------------
+
+
+def _exactly(value: float, n: int) -> Estimate:
+    return Estimate(value, value, value, n)
+
+
+def _parameters(e: Evidence) -> Estimate:
+    """Share of the encoder's parameters that one part of its layers holds."""
+    shape, total = e.runs[0].shape, e.runs[0].dense["encoder_params"]
+    attention = e.runs[0].dense["attention_params"]
+    feed_forward = sum(
+        layer["neurons"] * (2 * shape["hidden"] + 1) + shape["hidden"] for layer in shape["layers"]
+    )
+    part = {"attention": attention, "feed-forward": feed_forward}[e.cell]
+    return _exactly(part / total, len(e.runs))
+
+
+def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
+    """MACs of one sequence: of attention's projections, its two products, and the FFN.
+
+    They sum to `costs.encoder_macs`, which says why both products count the wider of two widths.
+    """
+    hidden, layers = shape["hidden"], shape["layers"]
+    attend = [layer for layer in layers if layer["heads"] * layer["vo"]]
+    return {
+        "projections": sum(
+            2 * tokens * hidden * layer["heads"] * (layer["qk"] + layer["vo"]) for layer in attend
+        ),
+        "products": sum(
+            2 * tokens * tokens * layer["heads"] * max(layer["qk"], layer["vo"]) for layer in attend
+        ),
+        "feed-forward": sum(2 * tokens * hidden * layer["neurons"] for layer in layers),
+    }
+
+
+def _feed_forward_share(e: Evidence) -> Estimate:
+    """Share of an encoder's MACs that the feed-forward part takes, at a length."""
+    parts = macs(e.runs[0].shape, e.cell)
+    return _exactly(parts["feed-forward"] / sum(parts.values()), len(e.runs))
+
+
+def _exponent(e: Evidence) -> Estimate:
+    """p in MACs ~ length^p, from half of the cell's length to the whole of it."""
+    whole, half = (sum(macs(e.runs[0].shape, tokens).values()) for tokens in (e.cell, e.cell // 2))
+    return _exactly(math.log2(whole / half), len(e.runs))
+
+
+# --- timings: bootstrap over rounds ---------------------------------------------------------------
+
+
+def _speedup(e: Evidence) -> Estimate | str:
+    """How many times faster than our own dense model, both padded to the batch."""
+    rounds = _rounds(e.runs, e.timings)
+    if rounds is None:
+        return "no timing of its shape on record; `make timings` measures it"
+    return _ratio(*rounds)
+
+
+def _step(e: Evidence) -> Estimate | str:
+    """Time relative to that of the next larger budget: below 1 where pruning more is faster."""
+    larger = min((run.spec.budget for run in e.all if run.spec.budget > e.cell), default=None)
+    before = _rounds([run for run in e.all if run.spec.budget == larger], e.timings)
+    rounds = _rounds(e.runs, e.timings)
+    if before is None or rounds is None:
+        return "no timing of its shape, or of the next larger, on record; `make timings` does it"
+    # Each against the dense model that it took turns with, so that a slow minute cancels out.
+    faster, slower = _ratios(*rounds), _ratios(*before)
+    low, high = np.percentile(slower[1:] / faster[1:], TAILS)
+    return Estimate(float(slower[0] / faster[0]), float(low), float(high), len(rounds[0]))
+
+
+def _exponent_seconds(e: Evidence) -> Estimate | str:
+    """p in seconds ~ length^p, from half of the cell's length to the whole of it."""
+    key = shape_key(e.runs[0].shape)
+    seconds = {t.protocol["length"]: t.seconds["dense"] for t in e.timings if _is(t, key)}
+    if not {e.cell, e.cell // 2} <= set(seconds):
+        return f"no timing at lengths {e.cell // 2} and {e.cell}; `make timings` measures them"
+    found = _ratio(np.asarray(seconds[e.cell]), np.asarray(seconds[e.cell // 2]))
+    return Estimate(*(math.log2(x) for x in (found.value, found.low, found.high)), found.n)
+
+
+def _is(timing: Timing, key: str) -> bool:
+    return shape_key(timing.shape) == key and "dense" in timing.seconds
+
+
+def _rounds(
+    runs: Sequence[Run], timings: Sequence[Timing]
+) -> tuple[Float[np.ndarray, " rounds"], Float[np.ndarray, " rounds"]] | None:
+    """Seconds of the dense and of the pruned model, round by round; None without a timing."""
+    keys = {shape_key(run.shape) for run in runs}
+    for timing in timings:
+        if shape_key(timing.shape) in keys and {"dense", "pruned"} <= set(timing.seconds):
+            return np.asarray(timing.seconds["dense"]), np.asarray(timing.seconds["pruned"])
+    return None
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> Estimate:
+    found = _ratios(above, below)
+    low, high = np.percentile(found[1:], TAILS)
+    return Estimate(float(found[0]), float(low), float(high), min(len(above), len(below)))
+
+
+def _ratios(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " replicates"]:
+    """Ratio of the medians, then of those of every resample; arms of one length stay paired."""
+    rng = np.random.default_rng((SEED, 2))
+    picks = rng.integers(len(above), size=(REPLICATES, len(above)))
+    paired = len(above) == len(below)
+    others = picks if paired else rng.integers(len(below), size=(REPLICATES, len(below)))
+    draws = np.median(above[picks], axis=1) / np.median(below[others], axis=1)
+    return np.concatenate([[np.median(above) / np.median(below)], draws])
+
+
+QUANTITIES = {
+    "score": Quantity(_of_answers(lambda dense, pruned, rival: pruned)),
+    "drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned)),
+    "share": Quantity(_of_answers(lambda dense, pruned, rival: pruned / dense)),
+    "difference": Quantity(_of_answers(lambda dense, pruned, rival: pruned - rival), rival=True),
+    "parameters": Quantity(_parameters, by="part", reads="shape"),
+    "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
+    "exponent": Quantity(_exponent, by="length", reads="shape"),
+    "speedup": Quantity(_speedup, reads="timings"),
+    "step": Quantity(_step, reads="timings"),
+    "exponent-seconds": Quantity(_exponent_seconds, by="length", reads="timings"),
+}

@@ -1,0 +1,96 @@
+"""Which runs does the study rest on, and what is missing? Nothing here imports torch.
+
+    profiles    which studies are there, of what size, and in which store?
+    arms        which methods, with what options and training? An arm becomes a Spec
+    blocks      of what are a chapter's groups built?
+    chapters    which runs does a chapter rest on? One file a chapter; the folder is the registry
+    selecting   which specs does a selection mean?
+    marks       which cells does the study do without, and why?
+    coverage    what is on record, and what is missing?
+    clocks      what is timed?
+
+LOCAL, UNTESTED and CHAPTERS are read through this module, at call time.
+"""
+
+from lib.study.arms import (
+    AFTER_LR,
+    ARMS,
+    CALIBRATED,
+    CORESET,
+    FIXED,
+    PRUNED,
+    RECIPE,
+    SAMPLED,
+    SEES,
+    SEES_QUICK,
+    TEACHER_LR,
+    TEACHERS,
+    VERSIONS,
+    after_recipe,
+    spec,
+    teacher_recipe,
+)
+from lib.study.blocks import BATCHED, Group, teachers
+from lib.study.chapters import CHAPTERS, groups, specs
+from lib.study.chapters.anatomy import LENGTHS
+from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
+from lib.study.clocks import Clocked, timings
+from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
+from lib.study.marks import PLACE, UNTESTED, Mark, untested
+from lib.study.profiles import DATA, LOCAL, PROFILES, Pair, Profile, profile
+from lib.study.selecting import FIELDS, after_of, arm_of, check_select, matches
+
+__all__ = [
+    "AFTER_LR",
+    "ARMS",
+    "AXES",
+    "BATCHED",
+    "CALIBRATED",
+    "CHAPTERS",
+    "CORESET",
+    "DATA",
+    "FIELDS",
+    "FIXED",
+    "IMPORTANCES",
+    "LENGTHS",
+    "LOCAL",
+    "PLACE",
+    "PROFILES",
+    "PRUNED",
+    "RECIPE",
+    "SAMPLED",
+    "SAMPLERS",
+    "SEES",
+    "SEES_QUICK",
+    "TEACHERS",
+    "TEACHER_LR",
+    "UNTESTED",
+    "VERSIONS",
+    "ZEROED",
+    "Cell",
+    "Clocked",
+    "Group",
+    "Mark",
+    "Pair",
+    "Profile",
+    "Sweep",
+    "after_of",
+    "after_recipe",
+    "arm_of",
+    "cells",
+    "check_select",
+    "describe_missing",
+    "expected",
+    "groups",
+    "matches",
+    "missing",
+    "profile",
+    "readings",
+    "spec",
+    "specs",
+    "sweeps",
+    "teacher_recipe",
+    "teachers",
+    "timings",
+    "untested",
+]

@@ -1,0 +1,29 @@
+"""What is timed for a chapter? Shapes on record, each under the protocols of the chapter."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lib.runs import Run, shape_key
+from lib.study.chapters import protocols, specs
+from lib.study.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """A shape to be timed, and how; `make timings` adds the machine's own part of the protocol."""
+
+    encoder: str
+    shape: dict[str, Any]
+    protocol: dict[str, Any]
+
+
+def timings(chapter: str, name: str | Profile, runs: Iterable[Run]) -> list[Clocked]:
+    """What to time for a chapter, from the shapes on record; each shape and protocol once."""
+    wanted = set(specs(chapter, name))
+    found: dict[tuple, Clocked] = {}
+    for run in (run for run in runs if run.spec in wanted):
+        for protocol in protocols(chapter, run.spec):
+            key = (run.spec.encoder, shape_key(run.shape), tuple(protocol.items()))
+            found.setdefault(key, Clocked(run.spec.encoder, run.shape, protocol))
+    return list(found.values())

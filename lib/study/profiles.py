@@ -1,0 +1,110 @@
+"""Which studies are there, of what size, and in which store?"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib import study
+from lib.errors import StudyError, unknown
+from lib.runs import Store
+
+DATA = Path(__file__).resolve().parent.parent.parent / "data"
+LOCAL = Path(os.environ.get("PRUNING_CACHE", DATA / "cache")) / "runs"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One more encoder and task that a study covers; `tuned` asks for fine-tuning after too."""
+
+    encoder: str
+    task: str
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A study of one size, on one encoder and task in the main, kept in one store."""
+
+    name: str
+    folder: Path
+    encoder: str
+    task: str
+    others: tuple[Pair, ...] = ()
+    budgets: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)
+    full: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sampled: tuple[int, ...] = (0, 1, 2, 3, 4)  # of what samples, without fine-tuning
+    steps: int = 200
+    quick: bool = False  # a slice of every group, for minutes instead of hours
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "quick",
+            LOCAL,
+            "minilm-l6",
+            "mr",
+            full=(1.0, 0.7, 0.3, 0.1),
+            seeds=(0,),
+            sampled=(0,),
+            steps=60,
+            quick=True,
+        ),
+        Profile(
+            "published",
+            DATA / "runs",
+            "mpnet-base",
+            "sst2",
+            others=(
+                Pair("minilm-l6", "sst2"),
+                Pair("minilm-l6", "cola", tuned=True),
+                Pair("minilm-l6", "mrpc", tuned=True),
+            ),
+        ),
+        Profile(
+            "paper",
+            DATA / "runs",
+            "bert-base-uncased",
+            "sst2",
+            others=(
+                Pair("bert-base-uncased", "cola", tuned=True),
+                Pair("bert-base-uncased", "mrpc", tuned=True),
+            ),
+        ),
+    )
+}
+
+
+def profile(
+    name: str | Profile,
+    encoder: str | None = None,
+    task: str | None = None,
+    seeds: int | Iterable[int] | None = None,
+    budgets: Iterable[float] | None = None,
+) -> Profile:
+    """A profile, with a forker's wishes; another encoder or task goes to the local store."""
+    if not isinstance(name, Profile):
+        if name not in PROFILES:
+            raise unknown("profile", name, PROFILES)
+        name = PROFILES[name]
+    if (encoder or name.encoder, task or name.task) != (name.encoder, name.task):
+        pair = {"encoder": encoder or name.encoder, "task": task or name.task}
+        name = replace(name, **pair, others=(), folder=study.LOCAL)
+    if seeds is not None:
+        chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        if not chosen:
+            raise StudyError(f"wanted at least one seed, got {seeds!r}; give a number or a list")
+        name = replace(name, seeds=chosen, sampled=chosen)
+    if budgets is not None:
+        chosen = tuple(budgets)
+        if not chosen:
+            raise StudyError("wanted at least one budget, got none; give fractions in (0, 1]")
+        name = replace(name, budgets=chosen, full=chosen)
+    return name

@@ -1,0 +1,62 @@
+"""Which specs does a selection mean?"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from lib.errors import StudyError, unknown
+from lib.runs import Spec
+from lib.study.arms import ARMS
+
+FIELDS = ("encoder", "task", "method", "budget", "unit", "seed")
+
+
+def matches(s: Spec, select: Mapping[str, Any]) -> bool:
+    """Does a spec fit a selection? Its keys: fields of a Spec, `arm`, `options.NAME`, and `after`
+    (none, steps, epochs); a value may be a list of which one must hold."""
+    return all(_holds(s, name, wanted) for name, wanted in select.items())
+
+
+def check_select(select: Any, where: str) -> None:
+    """StudyError unless `select` is a mapping with keys that `matches` knows."""
+    if not isinstance(select, Mapping):
+        raise StudyError(f"{where}: wanted a selection as a mapping, got {select!r}")
+    for name in select:
+        if name not in (*FIELDS, "arm", "after") and not str(name).startswith("options."):
+            raise StudyError(f"{where}: {unknown('key of a selection', name, _KEYS)}")
+    for arm in several(select.get("arm", ())):
+        if arm not in ARMS:
+            raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")
+
+
+_KEYS = (*FIELDS, "arm", "after", "options.NAME")
+
+
+def _holds(s: Spec, name: str, wanted: Any) -> bool:
+    if name == "arm":
+        return arm_of(s) in several(wanted)
+    if name == "after":
+        return after_of(s) in several(wanted)
+    if name.startswith("options."):
+        return s.options.get(name.removeprefix("options.")) in several(wanted)
+    if name not in FIELDS:
+        raise unknown("key of a selection", name, _KEYS)
+    return getattr(s, name) in several(wanted)
+
+
+def several(wanted: Any) -> tuple:
+    """A wanted value as the values of which one must hold."""
+    return tuple(wanted) if isinstance(wanted, list | tuple) else (wanted,)
+
+
+@cache
+def arm_of(s: Spec) -> str:
+    """The arm of a spec, or "" for another reading of its method."""
+    same = (arm for arm, (method, own) in ARMS.items() if (method, own) == (s.method, s.options))
+    return next(same, "")
+
+
+def after_of(s: Spec) -> str:
+    """How it was fine-tuned after pruning: none, steps or epochs."""
+    after = s.training["after"]
+    return "none" if after is None else "epochs" if after.get("epochs") else "steps"

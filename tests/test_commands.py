@@ -1,0 +1,120 @@
+"""Does every command answer as it says: a result and status 0, or one line and another status?"""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from lib import assets, chapters, engine, publish, study
+from lib.__main__ import main
+from lib.errors import StudyError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_verdicts_are_tab_separated_lines_under_a_header(capsys):
+    assert main(["verdicts", "--profile", "published"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("\t") == (
+        "key encoder task stated measured low high n fidelity verdict".split()
+    )
+    assert len(rows) > 20
+    assert all(row.count("\t") == 9 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (
+            ["verdicts", "--profile", "publish"],
+            "unknown profile 'publish'; did you mean published?",
+        ),
+        (["study", "--profile", "quik"], "unknown profile 'quik'; did you mean quick?"),
+        (["chapter", "corset"], "unknown chapter 'corset'; did you mean coreset?"),
+        (
+            ["chapter", "coreset", "--set", "sed=1"],
+            "unknown parameter of the notebook coreset 'sed'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_1(command, error, capsys):
+    assert main(command) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {error}")
+    assert shown.count("\n") == 1
+
+
+def test_an_interruption_is_one_line_and_status_130(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "run", interrupted)
+    assert main(["study"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_reader_may_stop_reading():
+    command = f'"{sys.executable}" -m lib verdicts | head -1'
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("key\t")
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """A quick study that notes its steps instead of taking them."""
+    taken = []
+    monkeypatch.setattr(assets, "CACHE", tmp_path)
+    monkeypatch.setattr(study, "profile", lambda name: SimpleNamespace(name=name, store="a store"))
+    monkeypatch.setattr(study, "missing", lambda name: ["a spec"])
+    monkeypatch.setattr(publish, "untimed", lambda name: [])
+    monkeypatch.setattr(publish, "book", lambda name: taken.append("book") or "index.html")
+    monkeypatch.setattr(publish, "ledger", lambda name: pd.DataFrame({"key": ["a.claim"]}))
+    obtain = SimpleNamespace(obtain=lambda specs, store: taken.append(f"{specs} into {store}"))
+    measure = SimpleNamespace(measure=lambda name: taken.append("timings"))
+    monkeypatch.setattr("lib.execute", obtain, raising=False)
+    monkeypatch.setitem(sys.modules, "lib.execute", obtain)
+    monkeypatch.setitem(sys.modules, "lib.timings", measure)
+    return taken
+
+
+def test_quick_computes_times_and_shows(steps, capsys):
+    assert main(["quick"]) == 0
+    assert steps == ["['a spec'] into a store", "timings", "book"]
+    shown = capsys.readouterr().out
+    assert "a.claim" in shown
+    assert shown.endswith("The book: index.html\n")
+
+
+def test_quick_with_nothing_missing_computes_nothing(steps, monkeypatch):
+    monkeypatch.setattr(study, "missing", lambda name: [])
+    assert main(["quick"]) == 0
+    assert steps == ["book"]
+
+
+def test_quick_beside_a_running_quick_study_is_refused(steps, capsys):
+    with engine.alone("quick study"):
+        assert main(["quick"]) == 1
+    assert capsys.readouterr().err.startswith("error: the quick study is being computed already")
+    assert steps == []
+
+
+def test_a_chapter_takes_its_parameters_from_options_and_settings(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(assets, "CACHE", tmp_path)
+    given = {}
+    monkeypatch.setattr(chapters, "fork", lambda name, parameters: given.update(parameters) or name)
+    command = ["chapter", "coreset", "--task", "cola", "--seeds", "3", "--budgets", ".9,.5"]
+    assert main([*command, "--set", "profile=paper"]) == 0
+    assert given == {"task": "cola", "seeds": 3, "budgets": [0.9, 0.5], "profile": "paper"}
+
+
+def test_a_study_error_inside_a_command_is_shown_and_nothing_else(monkeypatch, capsys):
+    def refuse(name):
+        raise StudyError("no space left on device; free some")
+
+    monkeypatch.setattr(publish, "book", refuse)
+    assert main(["book"]) == 1
+    assert capsys.readouterr() == ("", "error: no space left on device; free some\n")
