@@ -61,6 +61,7 @@ def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
     A notebook that fails is kept aside for reading, and its folder stays as it was.
     """
     import papermill  # a second of imports that an unchanged book does without
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillException
     from traitlets.config import Config
 
@@ -79,7 +80,7 @@ def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
                 cwd=NOTEBOOKS,
                 config=Config(KernelManager={"transport": "ipc"}),  # not through open TCP ports
             )
-    except PapermillException as error:
+    except (PapermillException, DeadKernelError) as error:
         failed = assets.CACHE / "failed" / source.name
         failed.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(output, failed)
