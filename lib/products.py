@@ -17,8 +17,9 @@ Factor = Float[Tensor, "heads _ _"]  # one row a head dim
 def error(dense: nn.Module, pruned: nn.Module) -> dict[str, float] | None:
     """Mean over all heads of ||M^ - M|| / ||M||, Frobenius, for "qk" (M) and "vo" (N).
 
-    q_i and v_i carry their biases; b_K is left out, as the softmax never sees it. None where a
-    layer has lost whole heads: what is left no longer pairs with what was there.
+    q_i carries its bias. b_K is left out, as the softmax never sees it, and b_V, which reaches
+    every token alike and so may move into b_O, as in `svd`, and change nothing. None where a layer
+    has lost whole heads: what is left no longer pairs with what was there.
     """
     errors: dict[str, list[Tensor]] = {"qk": [], "vo": []}
     shapes = zip(encoder.shape(dense).layers, encoder.shape(pruned).layers, strict=True)
@@ -37,7 +38,7 @@ def _qk(layer: encoder.Layer, heads: int) -> tuple[Factor, Factor]:
 
 def _vo(layer: encoder.Layer, heads: int) -> tuple[Factor, Factor]:
     output = layer.output.weight.double().T.unflatten(0, (heads, -1))
-    return output, _rows(layer.value, heads, bias=True)
+    return output, _rows(layer.value, heads, bias=False)
 
 
 def _rows(linear: nn.Linear, heads: int, bias: bool) -> Factor:

@@ -13,7 +13,7 @@ def formed(model, layer: int, head: int):
     qk = slice(head * shape.qk, (head + 1) * shape.qk)
     vo = slice(head * shape.vo, (head + 1) * shape.vo)
     q = torch.cat([it.query.weight[qk], it.query.bias[qk, None]], 1).double()
-    v = torch.cat([it.value.weight[vo], it.value.bias[vo, None]], 1).double()
+    v = it.value.weight[vo].double()
     return q.T @ it.key.weight[qk].double(), it.output.weight[:, vo].double() @ v
 
 
@@ -35,3 +35,12 @@ def test_nothing_pruned_is_no_error_and_lost_heads_have_none(model):
     masks = Masks.dense(model)
     masks.heads[0, 0] = 0
     assert products.error(model, compact.compact(model, masks)) is None
+
+
+def test_a_rotation_and_a_moved_bias_are_no_error(model):
+    """`svd` at full rank computes the same, with b_V folded into b_O."""
+    rotated = pruners.get("svd")(model, [], 1.0)
+    assert products.error(model, rotated) == {
+        "qk": pytest.approx(0, abs=1e-4),
+        "vo": pytest.approx(0, abs=1e-4),
+    }
