@@ -106,7 +106,14 @@ def _measured(cell: claims.Cell) -> str:
     if cell.measured is None:
         return "-"
     exact = cell.low is None or cell.low == cell.high  # a count, or a formula
-    return f"{cell.measured:.3g}" + ("" if exact else f" [{cell.low:.3g}, {cell.high:.3g}]")
+    low, value, high = (f"{it:.{3 if abs(it) < 10 else 1}f}" for it in _interval(cell))
+    return value if exact else f"{value} [{low}, {high}]"
+
+
+def _interval(cell: claims.Cell) -> tuple[float, float, float]:
+    """Low end, value and high end; a count is all three."""
+    ends = [cell.measured if end is None else end for end in (cell.low, cell.high)]
+    return ends[0], cell.measured, ends[1]
 
 
 def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -300,14 +300,14 @@ def test_every_arm_and_verdict_has_a_look_of_its_own():
     assert ledger.verdicts([])[1].empty
 
 
-def test_white_words_on_badges_can_be_read():
+def test_black_words_on_badges_can_be_read():
     def light(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return np.dot(linear, (0.2126, 0.7152, 0.0722))
 
     for verdict, colour in style.VERDICTS.items():
-        assert 1.05 / (light(colour) + 0.05) > 3.9, verdict
+        assert (light(colour) + 0.05) / 0.05 > 7, verdict
 
 
 def test_saved_data_are_the_figure_s_rows_without_objects(tmp_path, monkeypatch, drawn):

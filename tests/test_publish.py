@@ -255,6 +255,6 @@ def test_the_dashboard_shows_every_cell_escaped_and_linked():
     assert "Small &amp; fast" in table
     assert "Slide &lt;3&gt;" in table
     assert "<div>0.9: under 0.02</div><div>0.3: over 0.05</div>" in table
-    assert "<div>0.0123 [-0.01, 0.03]</div><div>-</div>" in table
+    assert "<div>0.012 [-0.010, 0.030]</div><div>-</div>" in table
     assert 'class="verdict partly"\nhref="chapters/tiny.html#tiny-chapter"' in table
     assert "1 of 2 runs on record" in table

@@ -25,7 +25,7 @@ def verdicts(findings: Iterable[Finding]) -> Drawn:
     for row in table.itertuples():
         x, y = pairs.index((row.encoder, row.task)), keys.index(row.key)
         ax.barh(y, 0.96, left=x - 0.48, height=0.84, color=style.VERDICTS[row.verdict], lw=0)
-        ax.text(x, y, row.verdict, ha="center", va="center", color="white", fontsize=9.5)
+        ax.text(x, y, row.verdict, ha="center", va="center", color="black", fontsize=9.5)
     ax.set_yticks(range(len(keys)), keys)
     ax.set_xticks(range(len(pairs)), [f"{encoder}\n{task}" for encoder, task in pairs])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)

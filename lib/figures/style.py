@@ -53,12 +53,12 @@ SAMPLERS = {  # option of the coreset: (colour, marker)
     "with": ("#8a5a00", "h"),
 }
 SEVERAL = (("#0072b2", "o"), ("#d55e00", "s"), ("#00805e", "v"), ("#882255", "^"), ("#8a5a00", "h"))
-VERDICTS = {  # the word stands in the badge: the colour only repeats it
-    "reproduced": "#00805e",
-    "partly": "#b06f00",
-    "not reproduced": "#c0392b",
-    "inconclusive": "#5b6f8f",
-    "untested": "#777777",
+VERDICTS = {  # the dashboard's colours; the word in the badge says the same
+    "reproduced": "#56b4e9",
+    "partly": "#f0e442",
+    "not reproduced": "#e69f00",
+    "inconclusive": "#dddddd",
+    "untested": "#f7f7f7",
 }
 AFTER = {"none": "not fine-tuned", "steps": "fine-tuned briefly", "epochs": "a whole epoch"}
 DENSITY = {"attention": "density of attention", "encoder": "density of attention and feed-forward"}
