@@ -37,6 +37,8 @@ def study(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # a runner in the background ignores ctrl-C, and would hand that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
