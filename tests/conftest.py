@@ -6,6 +6,7 @@ lib is imported under jaxtyping and beartype here, so a tensor of a wrong shape 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: tiny models gain by no more
 
 import pytest
 import torch
