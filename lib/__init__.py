@@ -22,7 +22,7 @@ What happened, and whether the talk held:
     runs                what happened?
     claims              did the talk hold, and how sure is a number?
     figures             the runs as tables, as figures, and as the numbers that prose quotes
-    chapters, pages, publish    how does the book come about?
+    book                how does the book come about?
     errors              how do we refuse?
 
 After `import lib`, transformers' Auto classes and pipelines know the compact model: it registers

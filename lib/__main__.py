@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def quick(profile: str) -> None:
     """compute what a profile lacks here and now, build its book, print its verdicts"""
-    from lib import engine, publish, study
+    from lib import engine, study
+    from lib.book import publish
 
     missing, store = study.missing(profile), study.profile(profile).store
     if missing or publish.untimed(profile):
@@ -49,7 +50,7 @@ def quick(profile: str) -> None:
 
 def book(profile: str) -> None:
     """render the book of a profile from its records, computing nothing"""
-    from lib import publish
+    from lib.book import publish
 
     print(f"The book: {publish.book(profile)}")
 
@@ -81,7 +82,8 @@ def timings(profile: str) -> None:
 
 def chapter(name: str, settings: list[str], **parameters: str | None) -> None:
     """execute one notebook for another task, encoder, number of seeds or list of budgets"""
-    from lib import chapters, engine
+    from lib import engine
+    from lib.book import chapters
 
     named = [f"{key}={text}" for key, text in parameters.items() if text]
     given = chapters.settings(named + settings)
@@ -91,7 +93,7 @@ def chapter(name: str, settings: list[str], **parameters: str | None) -> None:
 
 def verdicts(profile: str) -> None:
     """print the ledger as tab-separated lines under a header"""
-    from lib import publish
+    from lib.book import publish
 
     publish.ledger(profile).to_csv(sys.stdout, sep="\t", index=False, lineterminator="\n")
 

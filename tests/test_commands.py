@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib import assets, chapters, engine, publish, study
+from lib import assets, engine, study
 from lib.__main__ import main
+from lib.book import chapters, publish
 from lib.errors import StudyError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from lib import assets, bench, chapters, claims, study
+from lib import assets, bench, claims, study
+from lib.book import chapters
 from lib.errors import StudyError
 
 NOTEBOOKS = {path.stem: path for path in sorted(chapters.NOTEBOOKS.glob("*.ipynb"))}

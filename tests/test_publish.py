@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from lib import assets, chapters, claims, pages, publish, study
+from lib import assets, claims, study
+from lib.book import chapters, pages, publish
 from lib.claims import Cell, Claim, Finding, Source, Verdict
 from lib.errors import StudyError
 from lib.runs import Store

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from lib import claims, study
 from lib.runs import Run
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RENDERERS = ("jupyter-book", "papermill", "matplotlib", "pandas", "numpy")
 PHASES = ("prune", "finetune", "evaluate")  # of a run's seconds; its teacher's are shared
 

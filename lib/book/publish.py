@@ -16,11 +16,12 @@ import nbformat
 import pandas as pd
 import yaml
 
-from lib import assets, chapters, claims, pages, study
+from lib import assets, claims, study
+from lib.book import chapters, pages
 from lib.errors import StudyError
 from lib.runs import shape_key
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
 MADE = ("chapters", "_generated", "_static/data", "_build")  # in BOOK, ignored by git

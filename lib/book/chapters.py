@@ -13,7 +13,7 @@ import nbformat
 from lib import assets
 from lib.errors import StudyError, unknown
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FIGURES = "PRUNING_FIGURES"  # environment variable: where figures leave their data as CSV
 
 
