@@ -1,7 +1,7 @@
 """Which runs does the study rest on, and what is missing? Nothing here imports torch.
 
     profiles    which studies are there, of what size, and in which store?
-    arms        which methods, with what options and training? An arm becomes a Spec
+    arms        which methods, with what options and training? One file a family of methods
     blocks      of what are a chapter's groups built?
     chapters    which runs does a chapter rest on? One file a chapter; the folder is the registry
     selecting   which specs does a selection mean?
@@ -15,14 +15,8 @@ LOCAL, UNTESTED and CHAPTERS are read through this module, at call time.
 from lib.study.arms import (
     AFTER_LR,
     ARMS,
-    CALIBRATED,
-    CORESET,
-    FIXED,
-    PRUNED,
+    FAMILIES,
     RECIPE,
-    SAMPLED,
-    SEES,
-    SEES_QUICK,
     TEACHER_LR,
     TEACHERS,
     VERSIONS,
@@ -30,6 +24,7 @@ from lib.study.arms import (
     spec,
     teacher_recipe,
 )
+from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
 from lib.study.blocks import BATCHED, Group, teachers
 from lib.study.chapters import CHAPTERS, groups, specs
 from lib.study.chapters.anatomy import LENGTHS
@@ -49,6 +44,7 @@ __all__ = [
     "CHAPTERS",
     "CORESET",
     "DATA",
+    "FAMILIES",
     "FIELDS",
     "FIXED",
     "IMPORTANCES",
@@ -60,8 +56,6 @@ __all__ = [
     "RECIPE",
     "SAMPLED",
     "SAMPLERS",
-    "SEES",
-    "SEES_QUICK",
     "TEACHERS",
     "TEACHER_LR",
     "UNTESTED",

@@ -5,7 +5,8 @@ from itertools import product
 from typing import Any
 
 from lib.runs import Spec
-from lib.study.arms import FIXED, after_recipe, spec
+from lib.study.arms import after_recipe, spec
+from lib.study.arms.coreset import FIXED
 from lib.study.profiles import Pair, Profile
 
 Group = Callable[[Profile], Iterator[Spec]]

@@ -5,7 +5,8 @@ from itertools import product
 from typing import Any
 
 from lib.runs import Spec
-from lib.study.arms import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED, spec
+from lib.study.arms import spec
+from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
 from lib.study.blocks import BATCHED, Group, pruned, teachers, tuned
 from lib.study.profiles import Profile
 from lib.study.selecting import after_of, arm_of
