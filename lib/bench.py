@@ -60,7 +60,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     seconds = {"teacher": bench.teacher.seconds}
     tokenizer, label = bench.teacher.tokenizer, spec.label
     pruned, zeroed = _prune(spec, bench, seconds)
-    error = products.error(bench.teacher.model, pruned)
+    error, trace = products.error(bench.teacher.model, pruned), getattr(pruned, "trace", {})
     after = spec.training["after"]
     if after:
         with _clock(seconds, "finetune"):
@@ -86,6 +86,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
             len(bench.task.labels) if bench.task.labels else None,
         ),
         provenance=provenance(bench),
+        trace=trace,
     )
 
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Spec:
     @cached_property
     def key(self) -> str:
         """16 hex digits of the sha256 of the canonical JSON of all fields."""
-        return digest({field.name: getattr(self, field.name) for field in fields(self)})
+        return digest({f.name: getattr(self, f.name) for f in fields(self)})
 
     @property
     def label(self) -> str:
@@ -95,7 +95,9 @@ class Run:
 
     `dense` and `pruned` hold MEASURED, `kept` and `nonzero` FRACTIONS of the dense model,
     `per_example` what `pack_examples` made, `shape` the pruned model's, `seconds` by phase.
-    `provenance["claims"]` is `claims.digest(chapter)` at the time of the run.
+    `provenance["claims"]` is `claims.digest(chapter)` at the time of the run. `trace` is what a
+    method wrote down of its own way (a pruned model's attribute of that name): training curves,
+    errors by layer; a record without any has no such field.
     """
 
     spec: Spec
@@ -107,6 +109,7 @@ class Run:
     seconds: dict[str, float]
     per_example: dict[str, Any]
     provenance: dict[str, Any]
+    trace: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,8 @@ def _encode(array: np.ndarray) -> str:
 
 
 def _record(value: Run | Timing) -> dict[str, Any]:
-    record = asdict(value)
+    optional = {f.name for f in fields(value) if f.default_factory is not MISSING}
+    record = {n: v for n, v in asdict(value).items() if v or n not in optional}
     return record | {SEAL: digest(record)}
 
 
@@ -290,10 +294,13 @@ def _read(path: Path, kind: type) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _refused(path, f"it cannot be read ({error})") from error
-    names = {field.name for field in fields(kind)} | {SEAL}
-    if not isinstance(record, dict) or set(record) != names:
-        found = sorted(set(record) ^ names) if isinstance(record, dict) else type(record).__name__
-        raise _refused(path, f"missing or foreign fields: {found}")
+    names = {f.name for f in fields(kind)} | {SEAL}
+    needed = {f.name for f in fields(kind) if f.default_factory is MISSING} | {SEAL}
+    if not isinstance(record, dict) or not needed <= set(record) <= names:
+        wrong = type(record).__name__
+        if isinstance(record, dict):
+            wrong = sorted((needed - set(record)) | (set(record) - names))
+        raise _refused(path, f"missing or foreign fields: {wrong}")
     seal = record.pop(SEAL)
     try:
         same = digest(record) == seal

@@ -290,3 +290,11 @@ def test_fifteen_hundred_records_are_read_quickly(store, monkeypatch):
         assert len(store.all()) == 1500
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1.5
+
+
+def test_a_trace_is_kept_and_a_run_without_one_has_no_such_field(store):
+    assert '"trace"' not in store.put(made()).read_text()
+    assert store.get(SPEC).trace == {}
+    traced = made(replace(SPEC, seed=4), trace={"steps": [1, 2], "sparsity": [0.1, 0.5]})
+    store.put(traced)
+    assert store.get(traced.spec) == traced

@@ -30,7 +30,8 @@ class Pruner(Protocol):
     `seed` changes the outcome.
 
     A method whose scores know no budget may split its call into `scores(model, data)` and
-    `cut(model, scores, budget)`; a study then scores once for all budgets.
+    `cut(model, scores, budget)`; a study then scores once for all budgets. What a method wants on
+    record of its own way it leaves as `trace`, a plain dict, on the model that it returns.
     """
 
     version: ClassVar[int]  # part of a run's spec: a mended fault makes old records stale
