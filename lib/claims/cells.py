@@ -41,13 +41,15 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     stated, low, high = _stated(claim, cell, judged)
     relation = claim.relation[cell]
     blank = Cell(cell, relation, stated, low, high, None, None, None, 0, Verdict.UNTESTED)
-    if not evidence.runs or (claim.versus is not None and not evidence.rivals):
+    if evidence.values is None and not evidence.runs:
+        return blank
+    if claim.versus is not None and not evidence.rivals:
         return blank
     estimate = QUANTITIES[judged].measure(evidence)
     if isinstance(estimate, str):
         return replace(blank, note=estimate)
     seeds = len(evidence.runs)
-    few = f"{seeds} of the {claim.seeds} seeds asked for" if seeds < claim.seeds else ""
+    few = f"{seeds} of the {claim.seeds} seeds asked for" if 0 < seeds < claim.seeds else ""
     return replace(
         blank,
         measured=estimate.value,
