@@ -59,8 +59,8 @@ def _params(model: nn.Module, size: Callable[[Tensor], int]) -> Params:
     return Params(attention, attention + rest, total(model))
 
 
-def encoder_macs(shape: Shape, tokens: int) -> int:
-    """MACs of the layers for one sequence of `tokens` tokens, by formula.
+def encoder_macs(shape: Shape, tokens: int | float) -> int | float:
+    """MACs of the layers for one sequence of `tokens` tokens (a mean may be no whole number).
 
     Projections are linear in the tokens, scores and context quadratic. The attention's kernel
     works at the wider of the two head widths, so both quadratic terms count that one.
@@ -68,7 +68,7 @@ def encoder_macs(shape: Shape, tokens: int) -> int:
     return sum(_layer_macs(layer, shape.hidden, tokens) for layer in shape.layers)
 
 
-def _layer_macs(layer: LayerShape, hidden: int, tokens: int) -> int:
+def _layer_macs(layer: LayerShape, hidden: int, tokens: int | float) -> int | float:
     ffn = 2 * tokens * hidden * layer.neurons
     if layer.heads * layer.vo == 0:  # the attention is its output bias
         return ffn

@@ -197,7 +197,7 @@ def test_unknown_names_and_options_are_refused_in_one_line():
         pruners.get("taylor", steps=2.5)
     with pytest.raises(StudyError, match="wanted seed as int, got True"):
         pruners.get("random", seed=True)
-    with pytest.raises(StudyError, match="wanted steps and tokens above 0"):
+    with pytest.raises(StudyError, match="wanted steps above 0"):
         pruners.get("taylor", steps=0)
     with pytest.raises(StudyError, match="unit macs searches over all"):
         pruners.get("taylor", unit="macs", granularity="dims")

@@ -75,6 +75,10 @@ def _check(kind: type, values: Mapping[str, object]) -> None:
     hints = get_type_hints(kind)
     for name, value in values.items():
         hint = hints[name]
+        if hint == float | None:
+            if value is None:
+                continue
+            hint = float
         choices = kind.units if name == "unit" else get_args(hint)  # of a Literal
         if choices and value not in choices:
             raise unknown(name, value, choices)
