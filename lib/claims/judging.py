@@ -125,9 +125,7 @@ def _probed(
             note = ""
         verdict = overall([cell.verdict for cell in cells])
         fidelity = _fidelity(claim, encoder, task)
-        found.append(
-            Finding(claim, encoder, task, claim.quantity, cells, verdict, fidelity, note)
-        )
+        found.append(Finding(claim, encoder, task, claim.quantity, cells, verdict, fidelity, note))
     return found or [_untested(claim, p, f"the profile {p.name} does not ask")]
 
 

@@ -123,7 +123,7 @@ def questions(p: Profile) -> Iterator[Question]:
 
 RANKED = (
     *("kcm", "kcm-r2", "kcm-d2", "kcm-layerwise", "ffn-w1", "ffn-w2", "ffn-both"),
-    *("ffn-output", "ffn-rms", "ffn-energy", "flap", "mask-tuning-untuned", "k-prune"),
+    *("ffn-output", "ffn-rms", "ffn-energy", "flap", "mask-tuning-untuned"),
 )
 
 
