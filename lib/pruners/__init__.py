@@ -75,7 +75,7 @@ def _check(kind: type, values: Mapping[str, object]) -> None:
     hints = get_type_hints(kind)
     for name, value in values.items():
         hint = hints[name]
-        if hint == float | None:
+        if hint == int | float | None:
             if value is None:
                 continue
             hint = float

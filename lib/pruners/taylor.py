@@ -45,7 +45,7 @@ class Pruner:
     granularity: Literal["heads", "dims"] = "heads"
     steps: int = 8
     uneven: bool = True
-    tokens: float | None = None
+    tokens: int | float | None = None
 
     def __post_init__(self) -> None:
         validate(self)
