@@ -488,7 +488,12 @@ def test_seconds_grow_with_an_exponent():
 OWED = (
     "coreset.share coreset.unstructured coreset.magnitude-low coreset.gradient-high "
     "coreset.density coreset.density-ft coreset.time coreset.beats-magnitude "
-    "coreset.attention-speed coreset.distil cost.quadratic kcm.ffn-costly"
+    "coreset.attention-speed coreset.distil cost.quadratic kcm.ffn-costly "
+    "cofi.validate.mnli cofi.validate.sst2 cofi.validate.cola cofi.validate.confirmed "
+    "cofi.validate.improves cofi.validate.sparsity-definition cofi.sparsity cofi.ten-x cofi.units "
+    "cofi.joint cofi.matching cofi.lagrangian cofi.heads-optimise cofi.pruning-behind "
+    "cofi.general-distillation cofi.distil cofi.distil-low cofi.curve cofi.beats "
+    "cofi.structure.ffn cofi.structure.top cofi.cost"
 ).split()
 
 
@@ -651,4 +656,4 @@ def test_files_of_another_form_are_refused(tmp_path):
 
 def test_keys_start_with_their_talk_and_figures_with_their_chapter():
     assert all(claim.figure.startswith(f"{claim.chapter}-") for claim in CLAIMS.values())
-    assert set(Counter(key.split(".")[0] for key in CLAIMS)) == {"coreset", "cost", "kcm"}
+    assert {key.split(".")[0] for key in CLAIMS} == {"coreset", "cost", "kcm", "cofi"}

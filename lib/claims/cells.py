@@ -1,9 +1,10 @@
 """What do the runs measure beside one stated number?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lib import study
 from lib.claims.answers import wilson
 from lib.claims.claim import Cell, Claim, Verdict
 from lib.claims.quantities import QUANTITIES, Evidence
@@ -12,15 +13,23 @@ from lib.runs import Spec, Timing
 
 
 def at_cell(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
-    """The specs that a cell is about: those of its budget, where it names one."""
-    by_budget = QUANTITIES[quantity].by == "budget" and cell != ""
-    return [s for s in specs if not by_budget or s.budget == cell]
+    """The specs that a cell is about: those of its budget or arm, where it names one."""
+    if QUANTITIES[quantity].by != "budget" or cell == "":
+        return list(specs)
+    if isinstance(cell, str):
+        return [s for s in specs if study.arm_of(s) == cell]
+    return [s for s in specs if s.budget == cell]
 
 
 def timings_of(
-    timings: Sequence[Timing], encoder: str, protocol: Mapping[str, Any] | None
+    timings: Sequence[Timing],
+    encoder: str,
+    protocol: Mapping[str, Any] | None,
+    others: Iterable[str] = (),
 ) -> tuple[Timing, ...]:
     """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
+
+    `others` are encoders of rivals, wanted beside those of `encoder`.
 
     Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
     """
@@ -28,7 +37,7 @@ def timings_of(
     fits = [
         timing
         for timing in timings
-        if timing.encoder == encoder
+        if timing.encoder in (encoder, *others)
         and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
     machines = [timing.machine for timing in fits]

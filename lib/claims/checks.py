@@ -5,7 +5,7 @@ from typing import Any
 
 from lib import study
 from lib.claims.claim import RELATIONS
-from lib.claims.quantities import QUANTITIES
+from lib.claims.quantities import QUANTITIES, TIMED
 from lib.errors import StudyError, unknown
 
 FIELDS: dict[str, Any] = {  # of a claims file, with what they may be before anything else is asked
@@ -56,7 +56,10 @@ def _check_context(row: dict[str, Any], where: str) -> None:
 
 
 def _check_measured(row: dict[str, Any], where: str) -> None:
-    about = "probe" if "probe" in row else "select"
+    itself = (
+        QUANTITIES[row["quantity"]].reads == "claim" if row.get("quantity") in QUANTITIES else 0
+    )
+    about = "reference" if itself else "probe" if "probe" in row else "select"
     lacking = {about, "quantity", "relation", "stated", "tolerance", "rationale"} - set(row)
     if lacking:
         raise StudyError(f"{where}: lacks {', '.join(sorted(lacking))}")
@@ -74,7 +77,7 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
         raise StudyError(f"{where}: wanted probe with question and value, got {row['probe']!r}")
     if name == "fingerprint" and not row.get("reference"):
         raise StudyError(f"{where}: a fingerprint wants its reference, a list of counts by task")
-    if ("protocol" in row) != (quantity.reads == "timings"):
+    if ("protocol" in row) != (quantity.reads in TIMED):
         raise StudyError(f"{where}: protocol goes with a quantity that is timed and no other")
     if not cells or not all(_number(value) for value in cells.values()):
         raise StudyError(f"{where}: wanted stated as a number or a table of numbers")
@@ -101,13 +104,20 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
         raise StudyError(f"{where}: a score wants the talk's dense score beside it, for drops")
 
 
+WORDS = {"part": ("attention", "feed-forward"), "side": ("speedup", "share")}  # cells with names
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _cell_fits(cell: Any, by: str) -> bool:
-    if by == "part":
-        return cell in ("attention", "feed-forward")
+    if by in WORDS:
+        return cell in WORDS[by]
+    if by == "budget" and isinstance(cell, str):
+        return cell in study.ARMS
+    if by == "speed":
+        return _number(cell) and cell >= 1
     if by == "probe":
         return _number(cell)
     return _number(cell) and (0 < cell <= 1 if by == "budget" else cell >= 2)

@@ -30,6 +30,8 @@ def judge(
     if claim.probe is not None:
         return _probed(claim, p, probes or {}, why)
     quantity = QUANTITIES[claim.quantity]
+    if quantity.reads == "claim":
+        return [_of_itself(claim)]
     own = [s for s in specs if study.matches(s, claim.select)]
     rivals = [s for s in specs if claim.versus is not None and study.matches(s, claim.versus)]
     pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
@@ -70,8 +72,9 @@ def _finding(
     loss = QUANTITIES[claim.quantity].loss
     judged = loss if loss and fidelity == "replication" else claim.quantity
     mine = [s for s in own if (s.encoder, s.task) == (encoder, task)]
-    theirs = [s for s in rivals if (s.encoder, s.task) == (encoder, task)]
-    near = timings_of(timings, encoder, claim.protocol)
+    abroad = "encoder" in (claim.versus or {})  # a rival of another encoder answers the same task
+    theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
+    near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs})
     cells, used, asked = [], [], {}
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
@@ -90,13 +93,34 @@ def _finding(
         cells.append(cell_of(claim, cell, judged, evidence))
     if not cells:
         return []
-    verdict = overall([cell.verdict for cell in cells])
+    verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
     have = sum(s in runs for s in asked)
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
     note = "; ".join(dict.fromkeys(notes))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
+
+
+def _of_itself(claim: Claim) -> Finding:
+    """What a talk's own numbers say of its claim: no run is needed."""
+    numbers = tuple(number for row in claim.reference.values() for number in row)
+    cells = tuple(
+        cell_of(claim, cell, claim.quantity, Evidence(cell, (), (), (), (), numbers, {}))
+        for cell in claim.stated
+    )
+    place, verdict = claim.original, overall([cell.verdict for cell in cells])
+    note = "arithmetic on the talk's own numbers"
+    return Finding(
+        claim,
+        place["encoder"],
+        place["task"],
+        claim.quantity,
+        cells,
+        verdict,
+        _fidelity(claim, **place),
+        note,
+    )
 
 
 def _probed(

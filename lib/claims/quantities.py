@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class Quantity:
 
     `by` names a claim's cells, `reads` what is looked at: answers, shape, timings, or what a run
     did on its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a
-    score in a replication.
+    score in a replication; `joint` says that all cells of a claim have to hold at once.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -57,6 +57,7 @@ class Quantity:
     reads: str = "answers"
     rival: bool = False
     loss: str = ""
+    joint: bool = False
 
 
 # --- answers: paired bootstrap over examples, Student's t over seeds ------------------------------
@@ -73,10 +74,10 @@ def _of_answers(combine: Combine, plain: bool = False) -> Callable[[Evidence], E
     """
 
     def measure(e: Evidence) -> Estimate:
-        dense = _mean(e.runs, "dense", plain)
-        pruned = _mean(e.runs, "pruned", plain)
-        rival = _mean(e.rivals, "pruned", plain) if e.rivals else (0.0, 0.0)
-        spread = (0.0, _seed_noise(e.runs, 0, plain), _seed_noise(e.rivals, 1, plain))
+        dense = mean_score(e.runs, "dense", plain)
+        pruned = mean_score(e.runs, "pruned", plain)
+        rival = mean_score(e.rivals, "pruned", plain) if e.rivals else (0.0, 0.0)
+        spread = (0.0, seed_noise(e.runs, 0, plain), seed_noise(e.rivals, 1, plain))
         parts = (dense, pruned, rival)
         value = combine(*(point for point, _ in parts))
         draws = combine(*(d + noise for (_, d), noise in zip(parts, spread, strict=True)))
@@ -86,7 +87,7 @@ def _of_answers(combine: Combine, plain: bool = False) -> Callable[[Evidence], E
     return measure
 
 
-def _mean(
+def mean_score(
     runs: Sequence[Run], side: str, plain: bool
 ) -> tuple[float, Float[np.ndarray, " replicates"]]:
     scores = [_score(run, side, plain) for run in runs]
@@ -94,7 +95,7 @@ def _mean(
     return float(np.mean(points)), np.mean(draws, axis=0)
 
 
-def _seed_noise(
+def seed_noise(
     runs: Sequence[Run], stream: int, plain: bool
 ) -> Float[np.ndarray, " replicates"] | float:
     points = [_score(run, "pruned", plain)[0] for run in runs]
@@ -115,7 +116,7 @@ def _score(run: Run, side: str, plain: bool) -> tuple[float, Float[np.ndarray, "
 # --- shape: counted, so without an interval -------------------------------------------------------
 
 
-def _exactly(value: float, n: int) -> Estimate:
+def exactly(value: float, n: int) -> Estimate:
     return Estimate(value, value, value, n)
 
 
@@ -127,7 +128,7 @@ def _parameters(e: Evidence) -> Estimate:
         layer["neurons"] * (2 * shape["hidden"] + 1) + shape["hidden"] for layer in shape["layers"]
     )
     part = {"attention": attention, "feed-forward": feed_forward}[e.cell]
-    return _exactly(part / total, len(e.runs))
+    return exactly(part / total, len(e.runs))
 
 
 def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
@@ -151,13 +152,13 @@ def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
 def _feed_forward_share(e: Evidence) -> Estimate:
     """Share of an encoder's MACs that the feed-forward part takes, at a length."""
     parts = macs(e.runs[0].shape, e.cell)
-    return _exactly(parts["feed-forward"] / sum(parts.values()), len(e.runs))
+    return exactly(parts["feed-forward"] / sum(parts.values()), len(e.runs))
 
 
 def _exponent(e: Evidence) -> Estimate:
     """p in MACs ~ length^p, from half of the cell's length to the whole of it."""
     whole, half = (sum(macs(e.runs[0].shape, tokens).values()) for tokens in (e.cell, e.cell // 2))
-    return _exactly(math.log2(whole / half), len(e.runs))
+    return exactly(math.log2(whole / half), len(e.runs))
 
 
 # --- timings: bootstrap over rounds ---------------------------------------------------------------
@@ -165,10 +166,18 @@ def _exponent(e: Evidence) -> Estimate:
 
 def _speedup(e: Evidence) -> Estimate | str:
     """How many times faster than our own dense model, both padded to the batch."""
-    rounds = _rounds(e.runs, e.timings)
-    if rounds is None:
-        return "no timing of its shape on record; `make timings` measures it"
-    return _ratio(*rounds)
+    shapes = {shape_key(run.shape): run for run in e.runs}.values()
+    rounds = [found for run in shapes if (found := _rounds([run], e.timings)) is not None]
+    if not rounds:
+        return UNTIMED
+    found = [_ratio(*one) for one in rounds]
+    if len(found) == 1:
+        return found[0]
+    # Seeds of one arm that left different shapes: how much they differ says how sure the mean is.
+    return replace(over_seeds([one.value for one in found]), n=sum(one.n for one in found))
+
+
+UNTIMED = "no timing of its shape on record; `make timings` measures it"
 
 
 def _step(e: Evidence) -> Estimate | str:
@@ -228,11 +237,11 @@ def _ratios(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " replica
 # --- what a run did on its way: Student's t over seeds ---------------------------------------------
 
 
-def _over_seeds(values: Sequence[float]) -> Estimate:
+def over_seeds(values: Sequence[float]) -> Estimate:
     """The mean; of a single value nothing says how sure it is, so it stands as a count does."""
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0:
-        return _exactly(mean, len(values))
+        return exactly(mean, len(values))
     low, high = stats.t.interval(LEVEL, len(values) - 1, mean, stats.sem(values))
     return Estimate(mean, float(low), float(high), len(values))
 
@@ -255,7 +264,7 @@ def _error_growth(e: Evidence) -> Estimate | str:
     found = [errors for run in e.runs if (errors := layer_errors(run))]
     if not found:
         return NO_ERRORS
-    return _over_seeds([errors[-1] / np.mean(errors) if any(errors) else 1.0 for errors in found])
+    return over_seeds([errors[-1] / np.mean(errors) if any(errors) else 1.0 for errors in found])
 
 
 def _error_difference(e: Evidence) -> Estimate | str:
@@ -267,8 +276,8 @@ def _error_difference(e: Evidence) -> Estimate | str:
     if not own or not rival:
         return NO_ERRORS
     if shared := sorted(own.keys() & rival.keys()):
-        return _over_seeds([own[seed] - rival[seed] for seed in shared])
-    return _over_seeds([error - float(np.mean(list(rival.values()))) for error in own.values()])
+        return over_seeds([own[seed] - rival[seed] for seed in shared])
+    return over_seeds([error - float(np.mean(list(rival.values()))) for error in own.values()])
 
 
 def pruned_neurons(run: Run) -> list[int]:
@@ -286,7 +295,7 @@ def _spread(e: Evidence) -> Estimate:
     for run in e.runs:
         lost = pruned_neurons(run)
         shares.append((max(lost) - min(lost)) / (lost[0] + run.shape["layers"][0]["neurons"]))
-    return _over_seeds(shares)
+    return over_seeds(shares)
 
 
 def _fingerprint(e: Evidence) -> Estimate | str:
@@ -298,7 +307,7 @@ def _fingerprint(e: Evidence) -> Estimate | str:
     lost = [pruned_neurons(run) for run in e.runs]
     if any(len(set(counts)) == 1 for counts in lost):
         return "every layer loses the same, so there is no order to compare"
-    return _over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost])
+    return over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost])
 
 
 def _probe(e: Evidence) -> Estimate | str:
@@ -315,6 +324,7 @@ def cell_name(cell: Any) -> str:
     return cell if isinstance(cell, str) else f"{cell:g}"
 
 
+TIMED = ("timings", "trade")  # what wants a protocol
 PER_ENCODER = ("shape", "timings", "seconds")  # a matter of the encoder alone, whatever the task
 
 QUANTITIES = {
@@ -336,7 +346,7 @@ QUANTITIES = {
     "step": Quantity(_step, reads="timings"),
     "exponent-seconds": Quantity(_exponent_seconds, by="length", reads="timings"),
     "seconds": Quantity(
-        lambda e: _over_seeds([pruning_seconds(run) for run in e.runs]), reads="seconds"
+        lambda e: over_seeds([pruning_seconds(run) for run in e.runs]), reads="seconds"
     ),
     "error-growth": Quantity(_error_growth, reads="trace"),
     "error-difference": Quantity(_error_difference, reads="trace", rival=True),
