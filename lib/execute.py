@@ -52,8 +52,8 @@ def answer(
     missing = [question for question in dict.fromkeys(questions) if not store.answers(question)]
     if missing and not compute:
         raise StudyError(
-            f"{len(missing)} of {len(questions)} answers are not on record in {store.folder}, first "
-            f"{missing[0].file.name} ({missing[0].label}); `make study` computes them"
+            f"{len(missing)} of {len(questions)} answers are not on record in {store.folder}, "
+            f"first {missing[0].file.name} ({missing[0].label}); `make study` computes them"
         )
     with tqdm(total=len(missing), desc="questions", disable=not missing) as progress:
         for question in missing:

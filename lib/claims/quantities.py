@@ -234,7 +234,7 @@ def _ratios(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " replica
     return np.concatenate([[np.median(above) / np.median(below)], draws])
 
 
-# --- what a run did on its way: Student's t over seeds ---------------------------------------------
+# --- what a run did on its way: Student's t over seeds --------------------------------------------
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

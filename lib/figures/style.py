@@ -1,7 +1,7 @@
 """How do our figures look? One style, one colour and one marker a method, one mark for the talk."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -202,6 +202,17 @@ def rows(axes: Axes, words: Iterable[str], top: float = 0.5) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=FAINT, lw=0.8)
     axes.set_axisbelow(True)
+
+
+def places(axes: Axes, pairs: Sequence[tuple[str, str]]) -> None:
+    """Encoders and tasks as the columns of a map, named above it; slanted where they are many."""
+    if len(pairs) > 4:
+        words = [f"{encoder} {task}" for encoder, task in pairs]
+        axes.set_xticks(range(len(pairs)), words, rotation=40, ha="left", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(len(pairs)), [f"{encoder}\n{task}" for encoder, task in pairs])
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
 
 
 # --- words beside lines ---------------------------------------------------------------------------

@@ -33,12 +33,17 @@ ARMS = {
 
 
 def answer(
-    epochs: int, seeds: Sequence[int], budgets: Sequence[float], versions: dict[str, int]
+    epochs: int,
+    seeds: Sequence[int],
+    budgets: Sequence[float],
+    calibration: int,
+    versions: dict[str, int],
 ) -> dict:
     """Accuracy on held-out digits, dense and pruned, by arm and budget; a list over seeds.
 
     `drop` and `over_random` are KCM's accuracy lost and its lead over random filters, with 95%
-    intervals over images and over seeds of training together. `versions` are those of the pruners'
+    intervals over images and over seeds of training together. `calibration` is how many images, of
+    those trained on, a pruner reads. `versions` are those of the pruners'
     methods: they are part of the question.
     """
     del versions
@@ -51,7 +56,7 @@ def answer(
             for budget in budgets:
                 tokens = float(train.shape[1])
                 pruner = pruners.get(method, unit="macs", seed=seed, tokens=tokens, **options)
-                smaller = pruner(model, _batches(train), budget)
+                smaller = pruner(model, _batches(train[:calibration]), budget)
                 right.setdefault((arm, budget), []).append(_right(smaller, test, truth))
     dense = right["dense", 1.0]
     scores = {
@@ -157,4 +162,4 @@ def _lead(above: Sequence[np.ndarray], below: Sequence[np.ndarray]) -> list[floa
     if seeds > 1:
         by_seed = stats.sem(differences.mean(1)) * stats.t.ppf(0.975, seeds - 1)
         half = math.hypot(half, by_seed)
-    return [value, value - half, value + half]
+    return [value, float(value - half), float(value + half)]

@@ -28,7 +28,7 @@ from lib.study.arms import (
 from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
 from lib.study.asking import answerable, excused, unanswered
 from lib.study.blocks import BATCHED, Group, teachers
-from lib.study.chapters import CHAPTERS, groups, questions, specs
+from lib.study.chapters import CHAPTERS, groups, protocols, questions, specs
 from lib.study.chapters.anatomy import LENGTHS
 from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
 from lib.study.clocks import Clocked, timings
@@ -83,6 +83,7 @@ __all__ = [
     "matches",
     "missing",
     "profile",
+    "protocols",
     "questions",
     "readings",
     "sees_of",

@@ -12,9 +12,9 @@ FIELDS = ("encoder", "task", "method", "budget", "unit", "seed")
 
 
 def matches(s: Spec, select: Mapping[str, Any]) -> bool:
-    """Does a spec fit a selection? Its keys: fields of a Spec, `arm`, `options.NAME`, `after` (none,
-    steps, epochs), `sees` (own, other) and `sees.NAME`; a value may be a list of which one must
-    hold."""
+    """Does a spec fit a selection? Its keys: fields of a Spec, `arm`, `options.NAME`, `after`
+    (none, steps, epochs), `sees` (own, other) and `sees.NAME`; a value may be a list of which one
+    must hold."""
     return all(_holds(s, name, wanted) for name, wanted in select.items())
 
 

@@ -142,8 +142,9 @@ def _hull(quick: bool) -> dict[str, Any]:
 def _vision(p: Profile) -> dict[str, Any]:
     """Training from scratch, and the budgets at which it is pruned."""
     return {
-        "epochs": 10 if p.quick else 60,
+        "epochs": 20 if p.quick else 60,
         "seeds": list(range(1 if p.quick else 3)),
-        "budgets": sorted(p.macs, reverse=True),
+        "budgets": sorted(p.macs[:1] if p.quick else p.macs, reverse=True),
+        "calibration": 256 if p.quick else 1024,
         "versions": {"kcm": VERSIONS["kcm"], "ffn": VERSIONS["ffn"]},
     }
