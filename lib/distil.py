@@ -68,6 +68,8 @@ class Teaching(nn.Module):
         self.regression = teacher.config.num_labels == 1
         shape, width = encoder.shape(teacher), encoder.shape(student).hidden
         self.taught = depths(len(shape.layers))
+        layers = enumerate(encoder.shape(student).layers)
+        self.left = [index for index, layer in layers if layer.mha or layer.ffn]
         # cast once: weights of matrix products alone, so norms and the residual stay exact
         self.teacher = dense(teacher).eval().requires_grad_(False)
         bridge = getattr(student, "bridge", None)

@@ -27,6 +27,8 @@ from lib.hard_concrete import (
 from lib.lagrangian import Course, Price, Warmup
 from lib.masks import Masks, applied, left
 
+CLEAR, GAIN, MOST = 0.001, 0.2, 0.02  # of the correction: aim so far above, move by, at the most
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,13 +36,13 @@ class Plan:
 
     steps: int
     target: float  # sparsity, 0..1
-    aim: float  # what the Lagrangian is held to, a little above
     units: Units
     clamp: float  # the largest |alpha|
     warmup: float  # fraction of the steps
     course: Warmup
     own_start: bool  # let the target begin at the sparsity that fresh gates expect, not at 0
     unwind: bool
+    correct: bool  # move the target of expected sparsity until the realised one is met
     lr: float
     reg_lr: float
     distil: Distil | None
@@ -74,10 +76,11 @@ class Joint:
             self.gates.tensors().values(), lr=plan.reg_lr, weight_decay=0.0
         )
         self.price = Price(plan.reg_lr, plan.unwind, self.device)
-        begin = float(expected_sparsity(self.gates, self.shape)) if plan.own_start else 0.0
+        begin = expected_sparsity(self.gates, self.shape).item() if plan.own_start else 0.0
         self.course = Course(
-            min(begin, plan.aim), plan.aim, round(plan.warmup * plan.steps), plan.course
+            min(begin, plan.target), plan.target, round(plan.warmup * plan.steps), plan.course
         )
+        self.lift = 0.0  # how far the target has been moved
 
     def _leaf(self, alpha: Tensor) -> Tensor:
         return alpha.clamp(-self.plan.clamp, self.plan.clamp).to(self.device).requires_grad_()
@@ -96,7 +99,7 @@ class Joint:
         if not torch.isfinite(loss):
             raise StudyError(f"the loss is {loss.item()} at step {self.step + 1}; lower lr?")
         sparsity = expected_sparsity(self.gates, self.shape)
-        target = self.course.target(self.step)
+        target = self.course.target(self.step) + self.lift
         (loss + self.price(sparsity, target)).backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         done = self.step / self.plan.steps
@@ -122,6 +125,12 @@ class Joint:
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             said = self.student(**inputs, output_hidden_states=self.plan.distil.layers > 0)
         return self.teaching(batch, said.logits, said.hidden_states, alive(masks))
+
+    def correct(self, realised: float) -> None:
+        """Expected is not realised: move the target by a part of what the last misses it by."""
+        if self.plan.correct and self.step >= self.course.steps:
+            gap = self.plan.target + CLEAR - realised
+            self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
     def settled(self) -> Masks:
         """The masks if the training ended here."""
@@ -157,7 +166,7 @@ class Joint:
         """All that it takes to go on as if nothing had happened."""
         price = {name: p.detach() for name, p in self.price.named_parameters()}
         return checkpoints.join(
-            point=(self.point(), {"step": self.step}),
+            point=(self.point(), {"step": self.step, "lift": self.lift}),
             price=(price | {"noise": self.noise.get_state()}, {}),
             weights=checkpoints.of_optimiser(self.weights),
             alphas=checkpoints.of_optimiser(self.alphas),
@@ -170,7 +179,7 @@ class Joint:
         """Go on from what `state` gave."""
         point, facts = checkpoints.part(state, "point")
         self.go_to(point)
-        self.step = facts["step"]
+        self.step, self.lift = facts["step"], facts["lift"]
         price, _ = checkpoints.part(state, "price")
         for name, parameter in self.price.named_parameters():
             parameter.copy_(price[name])

@@ -40,10 +40,11 @@ class Pruner:
     prune: heads and neurons alone ("fine"), or with them sublayers ("layers"), hidden dims
     ("hidden") or both ("all"). clamp: bound of |alpha|; the authors' 4.605 leaves a live layer 5%
     of its neurons all but shut, ours 0.5%. warmup: fraction of the steps over which the target
-    rises. margin: how far above the target the Lagrangian aims. strict: refuse a target that the
-    clamp puts out of reach, rather than come as near as it lets. prediction, layers, matching: of
-    distillation; with both weights 0 it is the task's own loss. Departures from the authors' code
-    are the defaults of clamp, course, own_start, unwind and margin, and no dropout of attention.
+    rises. correct: let the target follow what is realised, not what is expected. strict: refuse a
+    target that the clamp puts out of reach, rather than come as near as it lets. prediction,
+    layers, matching: of distillation; with both weights 0 it is the task's own loss. Departures
+    from the authors' code are the defaults of clamp, course, own_start, unwind and correct, and no
+    dropout of attention.
     """
 
     version: ClassVar[int] = 1
@@ -61,7 +62,7 @@ class Pruner:
     course: Warmup = "cubic"
     own_start: bool = True
     unwind: bool = True
-    margin: float = 0.002
+    correct: bool = True
     strict: bool = True
     lr: float = 1e-4
     reg_lr: float = 0.1
@@ -76,8 +77,6 @@ class Pruner:
                 "wanted a warmup in [0, 1) and clamp, lr and reg_lr above 0, got "
                 f"{self.warmup}, {self.clamp}, {self.lr} and {self.reg_lr}"
             )
-        if not 0 <= self.margin <= CLOSE:
-            raise StudyError(f"wanted a margin in [0, {CLOSE}], got {self.margin}")
         self._distil()
 
     def __call__(
@@ -126,13 +125,13 @@ class Pruner:
         return Plan(
             steps=steps,
             target=target,
-            aim=min(target + self.margin, 1.0),
             units=self.prune,
             clamp=self.clamp,
             warmup=self.warmup,
             course=self.course,
             own_start=self.own_start,
             unwind=self.unwind,
+            correct=self.correct,
             lr=self.lr,
             reg_lr=self.reg_lr,
             distil=self._distil(),
@@ -186,6 +185,7 @@ class _Run:
     def check(self, seen: dict[str, float]) -> None:
         """Note where the training stands; remember it if it is the best to stop at."""
         step, realised = self.joint.step, self.joint.realised(self.joint.settled())
+        self.joint.correct(realised)
         row = {"step": step, "realised": realised} | seen
         self.curve.append([round(float(row.get(name, 0)), 5) for name in COLUMNS])
         target = self.plan.target

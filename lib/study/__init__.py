@@ -21,6 +21,7 @@ from lib.study.arms import (
     TEACHERS,
     VERSIONS,
     after_recipe,
+    distilled_recipe,
     spec,
     teacher_recipe,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "cells",
     "check_select",
     "describe_missing",
+    "distilled_recipe",
     "expected",
     "groups",
     "matches",
