@@ -1,9 +1,10 @@
 """How is one run done? Teacher, pruner, measurement: from a Spec to a Run."""
 
 import platform
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,16 +16,17 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
+from lib import assets, batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
-from lib.train import Recipe, finetune
+from lib.train import Recipe, Trained, finetune
 
 ROOT = Path(__file__).resolve().parent.parent
 # Sequence length at which MACs are stated, unless they are the budget: then it is the task's own.
 MACS_TOKENS = 128
+SELECT = 500  # texts that a method may score itself on as it trains
 PRECISION = "bfloat16"  # of the matrix products behind every score; provenance repeats it
 
 
@@ -38,6 +40,12 @@ class Bench:
     dense: Evaluation  # of the teacher, on dev
     measured: dict  # its scores and sizes, as records hold them
     scores: dict = field(default_factory=dict)  # of methods whose scores know no budget
+
+    def select(self, most: int | None = None) -> Callable[[nn.Module], float]:
+        """The score of a model on (the first `most` texts of) what is kept aside of training."""
+        data = tasks.load(self.task.name, "select")
+        data = data.select(range(min(most or len(data), len(data))))
+        return lambda it: score(it, self.teacher.tokenizer, data, self.task, PRECISION).score
 
     @cached_property
     def train(self) -> Dataset:
@@ -72,9 +80,20 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     if after:
         with _clock(seconds, "finetune"):
             recipe = Recipe.of(after)
-            pruned = finetune(
-                pruned, tokenizer, bench.train, recipe, spec.seed, keep_zeros=zeroed, label=label
-            ).model
+            trained = finetune(
+                pruned,
+                tokenizer,
+                bench.train,
+                recipe,
+                spec.seed,
+                select=bench.select() if recipe.selections else None,
+                keep_zeros=zeroed,
+                label=label,
+                teacher=bench.teacher.model if recipe.distil else None,
+                checkpoint=_checkpoints(spec, bench) / "finetune.safetensors",
+            )
+        pruned, trace = trained.model, _tuned(trace, trained)
+        seconds["finetune"] += trained.before
     with _clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
     return runs.Run(
@@ -114,6 +133,8 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
     # Methods that look at weights alone do so in full precision.
     precision = "float32" if pruner.needs == "nothing" else PRECISION
     with autocast(next(model.parameters()).device, precision):
+        if getattr(pruner, "aided", False):
+            return _aided(pruner, spec, bench, seconds), not pruner.compact
         if not hasattr(pruner, "scores"):
             with _clock(seconds, "prune"):
                 return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
@@ -125,6 +146,39 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
         found, seconds["score"] = bench.scores[key]  # spent once, but part of each run's price
         with _clock(seconds, "prune"):
             return pruner.cut(model, found, spec.budget), not pruner.compact
+
+
+def _aided(
+    pruner: pruners.Pruner, spec: runs.Spec, bench: Bench, seconds: dict[str, float]
+) -> nn.Module:
+    """The model of a method that trains for long: it may look at scores, and be killed."""
+    before = []
+    aids = pruners.Aids(
+        select=bench.select(SELECT),
+        checkpoint=_checkpoints(spec, bench) / "prune.safetensors",
+        label=spec.label,
+        spent=before.append,
+    )
+    with _clock(seconds, "prune"):
+        pruned = pruner(bench.teacher.model, _data(pruner, spec, bench), spec.budget, aids=aids)
+    seconds["prune"] += sum(before)
+    return pruned
+
+
+def _tuned(trace: dict, trained: Trained) -> dict:
+    """The trace of a method that left one, with the fine-tuning after it."""
+    history = {"losses": trained.losses, "selection": [list(row) for row in trained.selection]}
+    return trace | {"finetune": history} if trace or trained.selection else trace
+
+
+def _checkpoints(spec: runs.Spec, bench: Bench) -> Path:
+    """Where the trainings of a run keep their state, by all that decides it."""
+    return assets.CACHE / "checkpoints" / runs.digest([spec.key, bench.teacher.sha256])
+
+
+def forget(spec: runs.Spec, bench: Bench) -> None:
+    """Remove the checkpoints of a run that is on record."""
+    shutil.rmtree(_checkpoints(spec, bench), ignore_errors=True)
 
 
 def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dict]:

@@ -37,6 +37,7 @@ def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) 
                 teacher = teacher or bench.prepare(spec)
                 if not store.has(spec):  # another process may have been quicker
                     store.put(bench.perform(spec, teacher))
+                bench.forget(spec, teacher)
                 progress.update()
     return [store.get(spec) for spec in specs]
 

@@ -22,6 +22,7 @@ from lib.study.arms import (
     TEACHERS,
     VERSIONS,
     after_recipe,
+    distilled_recipe,
     spec,
     teacher_recipe,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "cells",
     "check_select",
     "describe_missing",
+    "distilled_recipe",
     "excused",
     "expected",
     "groups",

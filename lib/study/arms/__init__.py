@@ -57,6 +57,14 @@ def after_recipe(
     return RECIPE | length | {"lr": AFTER_LR.get(encoder, 2e-5)}
 
 
+def distilled_recipe(arm: str, **changes: Any) -> dict:
+    """CoFi's fine-tuning after pruning, distilled as `arm` was pruned; for its rivals too."""
+    family = FAMILIES["cofi"]
+    learnt = family.distil(arm)
+    recipe = RECIPE | family.TUNED | ({"distil": learnt} if learnt else {})
+    return recipe | changes
+
+
 # --- specs ---------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 from lib.runs import Spec
-from lib.study.arms import RECIPE, own_sees, spec
-from lib.study.arms.cofi import ARMS, TUNED, distil
+from lib.study.arms import distilled_recipe, spec
+from lib.study.arms.cofi import ARMS, STEPS, TUNED
 from lib.study.blocks import BATCHED, Group
 from lib.study.profiles import Pair, Profile
 from lib.study.selecting import after_of, arm_of
@@ -45,16 +45,7 @@ def tasks(p: Profile, names: Iterable[str] = TASKS) -> list[Pair]:
     return [Pair(main(p).encoder, name) for name in names] if p.others else []
 
 
-def after(p: Profile, arm: str, steps: int = 0, batch: int = RECIPE["batch"]) -> dict[str, Any]:
-    """The fine-tuning after an arm: what was pruned is fixed, the same losses go on."""
-    how = RECIPE | {"batch": batch} | TUNED | {"steps": steps or TUNED["steps"]}
-    if p.quick:
-        how |= QUICK
-    losses = distil(arm)
-    return how | {"distil": losses} if losses else how
-
-
-QUICK = {"steps": 600, "selections": 2}
+QUICK = {"steps": 600, "selections": 2}  # of the fine-tuning after
 
 
 def pruned(
@@ -68,9 +59,8 @@ def pruned(
     """Arms x sizes, seed by seed, each fine-tuned after; a rival for as many steps in all."""
     sizes = tuple(sizes)
     for seed, size, arm in product(seeds, sizes, arms):
-        read = (own_sees("cofi")[p.quick] or {}).get("steps", 0)
-        tuned = 0 if arm in ARMS else TUNED["steps"] + read
-        recipe = after(p, arm, tuned)
+        longer = {} if arm in ARMS else {"steps": STEPS["steps"] + TUNED["steps"]}
+        recipe = distilled_recipe(arm, **(QUICK if p.quick else longer))
         yield spec(p, arm, size, unit=unit, seed=seed, pair=pair or main(p), after=recipe)
 
 
@@ -162,8 +152,8 @@ def whole(p: Profile) -> Iterator[Spec]:
     """The paper's whole schedule, with its own rate for the masks."""
     if p.name != "paper" or not p.others:
         return
-    recipe = {name: value for name, value in after(p, "cofi").items() if name != "steps"}
-    recipe |= {"epochs": WHOLE["tuning"], "lr": 2e-5}
+    recipe = distilled_recipe("cofi", epochs=WHOLE["tuning"], lr=2e-5)
+    del recipe["steps"]
     for size in p.sizes[:2]:
         sees, options = {"steps": WHOLE["pruning"]}, {"reg_lr": 0.01}
         yield spec(p, "cofi-authors", size, unit=UNIT, options=options, sees=sees, after=recipe)
