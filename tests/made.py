@@ -4,6 +4,7 @@ import math
 import zlib
 from collections.abc import Iterable
 
+import made_cofi
 import numpy as np
 
 from lib import runs, study
@@ -31,7 +32,11 @@ def run(spec: Spec, examples: int | None = None) -> Run:
     arm, after = study.arm_of(spec), study.after_of(spec)
     harm = SHARP.get(arm, 1 + 0.25 * _dice(spec.options))
     lost = 0.45 * harm * (1 - spec.budget) ** 1.6
-    lost *= {"none": 1, "steps": 0.4, "epochs": 0.25}[after] if spec.budget < 1 else 0
+    lost *= (
+        {"none": 1, "steps": 0.2 if spec.method == "cofi" else 0.4, "epochs": 0.25}[after]
+        if spec.budget < 1
+        else 0
+    )
     lost += 0.01 * _dice((spec.seed, spec.key)) * (spec.budget < 1)
     if spec.unit == "macs" and spec.budget < 1:
         lost = 0.3 * harm * (1 - spec.budget) ** 2.5 + 0.01 * _dice((spec.seed, spec.key))
@@ -41,9 +46,12 @@ def run(spec: Spec, examples: int | None = None) -> Run:
     whole, shape = _shape(spec.encoder, 1.0, 1.0), _shape(spec.encoder, kept, _ffn(spec, kept))
     if spec.unit == "macs" and spec.budget < 1:
         shape = _fewer_filters(whole, spec)
+    cofi = spec.method == "cofi"
+    shape = made_cofi.shape(spec, whole) if cofi else shape
     full, left = _params(spec.encoder, whole), _params(spec.encoder, shape)
     fractions = {name: left[key] / full[key] for name, key in _PARAMS.items()}
     fractions["macs"] = left["macs"] / full["macs"]
+    fractions |= {"encoder": 0.98 * spec.budget} if cofi else {}
     scores = {"dense": _score(metric, labels, dense), "pruned": _score(metric, labels, pruned)}
     return Run(
         spec=spec,
@@ -57,7 +65,8 @@ def run(spec: Spec, examples: int | None = None) -> Run:
         kept=fractions,
         nonzero=fractions | {"attention": spec.budget},
         shape=shape,
-        seconds={"teacher": 60.0, "prune": 1.0, "evaluate": 2.0},
+        seconds={"teacher": 60.0, "prune": 1.0, "evaluate": 2.0}
+        | ({"prune": 400.0, "finetune": 200.0} if cofi else {}),
         per_example=runs.pack_examples(
             metric, labels, dense, pruned, None if metric == "spearman" else 2
         ),
@@ -73,7 +82,7 @@ def run(spec: Spec, examples: int | None = None) -> Run:
             "sha256": {"teacher": spec.encoder + spec.task},
             "claims": {},
         },
-        trace=_trace(spec, len(shape["layers"])),
+        trace=made_cofi.trace(spec, shape) if cofi else _trace(spec, len(shape["layers"])),
     )
 
 
@@ -191,6 +200,8 @@ def timings(found: Iterable[Run]) -> list[Timing]:
         if item.spec.unit == "macs" or item.spec.method == "dense":
             for protocol in study.protocols("kcm", item.spec):
                 wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
+        for protocol in study.protocols("cofi", item.spec):
+            wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
         if item.spec.method in ("dense", "coreset") and item.spec.training["after"] is None:
             for precision in ("float32", "bfloat16"):
                 protocol = study.BATCHED | {"precision": precision}

@@ -14,7 +14,7 @@ from sklearn import metrics
 from lib import claims, runs, study
 from lib.claims import Verdict, judge, overall, quantities, verdict_of
 from lib.claims.answers import _resamples, score, wilson
-from lib.claims.cells import timings_of
+from lib.claims.cells import at_cell, timings_of
 from lib.claims.quantities import Estimate, Evidence
 from lib.errors import StudyError
 from lib.runs import Run, Spec, Timing
@@ -516,11 +516,10 @@ def test_every_claim_that_is_owed_is_there():
 def test_every_claim_selects_runs_of_the_published_study_in_every_cell(key):
     claim = CLAIMS[key]
     specs = study.specs(claim.chapter, "published")
-    by_budget = quantities.QUANTITIES[claim.quantity].by == "budget"
     for select in filter(None, (claim.select, claim.versus)):
+        own = [s for s in specs if study.matches(s, select)]
         for cell in claim.stated:
-            at = select | {"budget": cell} if by_budget and cell != "" else select
-            assert any(study.matches(s, at) for s in specs), f"{cell}: nothing fits {at}"
+            assert at_cell(own, cell, claim.quantity), f"{cell}: nothing fits {select}"
 
 
 def test_findings_and_ledger_work_on_an_empty_store(tmp_path):

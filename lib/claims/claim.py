@@ -61,7 +61,7 @@ class Claim:
     seeds: int = 1
     why: str = ""
     probe: dict[str, str] | None = None
-    reference: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, list[int | float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Evidence:
     rivals: tuple[Run, ...]
     all: tuple[Run, ...]
     timings: tuple[Timing, ...]
-    reference: tuple[float, ...] = ()
+    reference: tuple[int | float, ...] = ()
     values: Mapping[str, Any] | None = None
 
 
@@ -166,15 +166,14 @@ def _exponent(e: Evidence) -> Estimate:
 
 def _speedup(e: Evidence) -> Estimate | str:
     """How many times faster than our own dense model, both padded to the batch."""
-    shapes = {shape_key(run.shape): run for run in e.runs}.values()
-    rounds = [found for run in shapes if (found := _rounds([run], e.timings)) is not None]
-    if not rounds:
+    timed = [(shape_key(run.shape), _rounds([run], e.timings)) for run in e.runs]
+    found = [(key, _ratio(*rounds)) for key, rounds in timed if rounds is not None]
+    if not found:
         return UNTIMED
-    found = [_ratio(*one) for one in rounds]
-    if len(found) == 1:
-        return found[0]
+    if len({key for key, _ in found}) == 1:
+        return found[0][1]
     # Seeds of one arm that left different shapes: how much they differ says how sure the mean is.
-    return replace(over_seeds([one.value for one in found]), n=sum(one.n for one in found))
+    return replace(over_seeds([one.value for _, one in found]), n=sum(one.n for _, one in found))
 
 
 UNTIMED = "no timing of its shape on record; `make timings` measures it"

@@ -295,6 +295,16 @@ ARM_WORDS = {
     "mask-tuning": "Mask-Tuning",
     "mask-tuning-untuned": "Mask-Tuning, untuned",
     "k-prune": "K-prune",
+    "cofi": "CoFi",
+    "cofi-authors": "CoFi, authors' settings",
+    "cofi-fine": "heads + neurons, as published",
+    "cofi-fine-wide": "heads + neurons",
+    "cofi-layers": "+ layers",
+    "cofi-hidden": "+ hidden dims",
+    "cofi-undistilled": "no distillation",
+    "cofi-prediction": "+ predictions",
+    "cofi-fixed": "matched by number",
+    "cofi-unordered": "matched out of order",
 }
 AXIS_WORDS = {
     "head-dims": "dims of each head",

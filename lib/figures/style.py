@@ -60,6 +60,16 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "mask-tuning": ("#882255", "o"),
     "mask-tuning-untuned": ("#b8558f", "s"),
     "k-prune": ("#332288", "d"),
+    "cofi": ("#0072b2", "o"),
+    "cofi-authors": ("#6b6b6b", "X"),
+    "cofi-fine": ("#c98500", "<"),
+    "cofi-fine-wide": ("#d55e00", "^"),
+    "cofi-layers": ("#00805e", "s"),
+    "cofi-hidden": ("#8a5a00", "v"),
+    "cofi-undistilled": ("#b8558f", "d"),
+    "cofi-prediction": ("#882255", "P"),
+    "cofi-fixed": ("#332288", "h"),
+    "cofi-unordered": ("#3d9fd6", "D"),
 }
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
