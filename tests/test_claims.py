@@ -1,7 +1,6 @@
 """Are verdicts derived as promised, and intervals as wide as they should be?"""
 
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
