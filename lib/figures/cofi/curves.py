@@ -129,7 +129,12 @@ def rivals(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Fin
         ax.set_title(f"times as fast as dense {base}", fontsize=10)
     if table.empty or not (table["speed"] != 1).any():
         return style.untested("rivals at equal speed", table)
-    axes[0].set_ylabel(style.metric(points(same[:1], [])) if same else "score")
+    axes[0].set_ylabel(style.METRICS.get(own[0].per_example["metric"], "score"))
+    arms = [arm for arm in ("cofi", *RIVALS) if arm in set(table["arm"])]
+    looks = {style.name(arm): tuple(LOOKS.get(arm, style.look(arm)).values()) for arm in arms}
+    if large:
+        looks |= {f"{small}, dense and pruned": (GREY, "o")}
+    style.markers(figure, looks)
     return figure, table
 
 
@@ -152,16 +157,12 @@ LOOKS = {"kcm": {"color": "#00805e", "marker": "s"}}  # CoFi has its family's co
 
 
 def _lines(ax: Axes, table: pd.DataFrame, base: str) -> None:
-    ends = []
     for (encoder, arm), own in table.groupby(["encoder", "arm"], sort=False):
         look = LOOKS.get(arm, style.look(arm)) | {"ls": "-" if encoder == base else "--"}
-        words = style.name(arm) if encoder == base else f"{encoder}, dense and pruned"
         if encoder != base:
             look["color"] = GREY
         bars = style.sides(own, "score", "low", "high")
-        ax.errorbar(own["speed"], own["score"], bars, label=words, capsize=2, elinewidth=1, **look)
-        ends.append(words)
+        ax.errorbar(own["speed"], own["score"], bars, capsize=2, elinewidth=1, **look)
     _times(ax)
-    ax.legend(loc="lower left")
-    if not ends:
+    if table.empty:
         style.remark(ax, "untimed")

@@ -30,8 +30,8 @@ def facts(
     mine = [one for one in findings if one.encoder == pair.encoder]
     mine = sorted(mine, key=lambda one: one.task != pair.task)
     return (
-        _headline(table, place)
-        | _larger(table, place)
+        _headline(table, place, p.sizes)
+        | _larger(table, place, p.sizes[0])
         | _measures(mine, findings)
         | _clock(own, timed)
         | _validators(findings)
@@ -39,36 +39,43 @@ def facts(
     )
 
 
-def _headline(table: pd.DataFrame, place: tuple[str, str]) -> dict[str, str]:
-    """Of the smallest size of CoFi, and of every other by its sparsity."""
+def _headline(table: pd.DataFrame, place: tuple[str, str], sizes: Sequence[float]) -> dict:
+    """Of CoFi at every size, and of the ablations at the smallest.
+
+    "high" and "low" are the sparsities of the talk's table, or those that a reader asked for.
+    """
     own = table[(table["encoder"] == place[0]) & (table["task"] == place[1])]
-    found = {"dense": UNTESTED}
+    found = {"dense": UNTESTED, "target-low": UNTESTED}
     if len(own):
         found["dense"] = f"{(own['score'] + own['drop']).iloc[0]:.4f}"
-    for size, name in ((0.05, "95"), (0.1, "90"), (0.2, "80"), (0.4, "60")):
-        row = _row(own, "cofi", size)
-        found |= {
-            f"score-{name}": _interval(row, "score", ".4f"),
-            f"drop-{name}": _interval(row, "drop", ".1f", 100),
-            f"share-{name}": _interval(row, "share", ".3f"),
-            f"speed-{name}": _interval(row, "speed", ".1f"),
-            f"sparsity-{name}": UNTESTED if row is None else f"{row['sparsity']:.3f}",
-        }
-    for arm in ("cofi-fine", "cofi-fine-wide", "cofi-layers", "cofi-hidden"):
-        row, name = _row(own, arm, 0.05), arm.removeprefix("cofi-")
-        found[f"speed-{name}"] = _interval(row, "speed", ".1f")
-        found[f"sparsity-{name}"] = UNTESTED if row is None else f"{row['sparsity']:.3f}"
-        found[f"drop-{name}"] = _interval(row, "drop", ".1f", 100)
-    for arm in ("cofi-undistilled", "cofi-prediction", "cofi-authors"):
-        name = arm.removeprefix("cofi-")
-        found[f"drop-{name}"] = _interval(_row(own, arm, 0.05), "drop", ".1f", 100)
+    for size, name in ((0.1, "90"), (0.2, "80"), *zip(sizes, ("high", "low"), strict=False)):
+        found |= _at(_row(own, "cofi", size), name)
+    for name, size in zip(("high", "low"), sizes, strict=False):
+        found[f"target-{name}"] = f"{1 - size:.2f}"
+    if len(sizes) < 2:
+        found |= _at(None, "low")
+    for arm in ABLATED:
+        found |= _at(_row(own, f"cofi-{arm}", sizes[0]), arm)
     return found
 
 
-def _larger(table: pd.DataFrame, place: tuple[str, str]) -> dict[str, str]:
+ABLATED = ("fine", "fine-wide", "layers", "hidden", "undistilled", "prediction", "authors")
+
+
+def _at(row: dict | None, name: str) -> dict[str, str]:
+    return {
+        f"score-{name}": _interval(row, "score", ".4f"),
+        f"drop-{name}": _interval(row, "drop", ".1f", 100),
+        f"share-{name}": _interval(row, "share", ".3f"),
+        f"speed-{name}": _interval(row, "speed", ".1f"),
+        f"sparsity-{name}": UNTESTED if row is None else f"{row['sparsity']:.3f}",
+    }
+
+
+def _larger(table: pd.DataFrame, place: tuple[str, str], size: float) -> dict[str, str]:
     """The other encoder on the same task, at the smallest size."""
     other = table[(table["encoder"] != place[0]) & (table["task"] == place[1])]
-    row = _row(other, "cofi", 0.05)
+    row = _row(other, "cofi", size)
     return {
         "large": UNTESTED if row is None else str(row["encoder"]),
         "large-drop": _interval(row, "drop", ".1f", 100),

@@ -83,6 +83,42 @@ COLUMNS = [
 ]
 
 
+def table(found: Iterable[Run], timed: Iterable[Timing]) -> pd.DataFrame:
+    """Every arm as people read it: what was asked for, what came, and runs that missed it."""
+    found = list(found)
+    rows = points(found, timed)
+    missed = _missed(found)
+    shown = {
+        "encoder": rows["encoder"],
+        "task": rows["task"],
+        "arm": rows["arm"].map(frames.ARM_WORDS),
+        "budget": rows["size"],
+        "sparsity": rows["sparsity"].map("{:.3f}".format),
+        "score": rows["score"].map("{:.4f}".format),
+        "lost": _words(rows, "drop", 100),
+        "times as fast": _words(rows, "speed", 1),
+        "runs": rows["runs"],
+        "missed": [missed.get(tuple(row), 0) for row in rows[list(PLACE)].to_numpy()],
+    }
+    return pd.DataFrame(shown)
+
+
+def _missed(found: Iterable[Run]) -> dict[tuple, int]:
+    """How many runs of each place fell short of the sparsity that was asked for."""
+    counts: dict[tuple, int] = {}
+    for run in found:
+        place = (run.spec.encoder, run.spec.task, study.arm_of(run.spec), run.spec.budget)
+        counts[place] = counts.get(place, 0) + ("missed" in run.trace)
+    return counts
+
+
+def _words(rows: pd.DataFrame, column: str, times: int) -> list[str]:
+    return [
+        "-" if np.isnan(value) else f"{times * value:.1f} [{times * low:.1f}, {times * high:.1f}]"
+        for value, low, high in rows[[column, f"{column}_low", f"{column}_high"]].to_numpy(float)
+    ]
+
+
 def stated(findings: Iterable[Finding], key: str) -> dict[Any, float]:
     """What a talk states of a claim, by cell."""
     return frames.claim(findings, key).stated

@@ -18,7 +18,7 @@ MOST = 3  # pictures side by side
 def structure(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     """Share of its heads and neurons that each layer keeps: bars are means, dots are seeds.
 
-    One picture an encoder and size of the first task, the smallest sizes first.
+    One picture an encoder and size of the first task: the smallest size of each, then larger ones.
     """
     own = frames.select(found, arm="cofi")
     if not own:
@@ -30,7 +30,7 @@ def structure(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         key=lambda place: (place[1], place[0] != own[0].spec.encoder),
     )
     smallest = [place for place in places if place[1] == places[0][1]]
-    chosen = (smallest + [place for place in places if place not in smallest])[:MOST]
+    chosen = (smallest + [place for place in places[::-1] if place not in smallest])[:MOST]
     tables = []
     layers = max(len(run.shape["layers"]) for run in own)
     figure, axes = style.canvas(1, len(chosen), height=2.0 + 0.26 * layers)
