@@ -272,6 +272,16 @@ ARM_WORDS = {
     "taylor-once": "Taylor, one shot",
     "taylor-steps": "Taylor, iterative",
     "movement": "movement",
+    "cofi": "CoFi",
+    "cofi-authors": "CoFi, the authors' settings",
+    "cofi-fine": "heads and neurons",
+    "cofi-fine-wide": "heads and neurons, wide clamp",
+    "cofi-layers": "with sublayers",
+    "cofi-hidden": "with hidden dims",
+    "cofi-undistilled": "without distillation",
+    "cofi-prediction": "answers distilled",
+    "cofi-fixed": "fixed matching",
+    "cofi-unordered": "unordered matching",
 }
 AXIS_WORDS = {
     "head-dims": "dims of each head",

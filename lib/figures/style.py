@@ -35,6 +35,16 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "taylor-once": ("#c98500", "h"),
     "taylor-steps": ("#8a5a00", "H"),
     "movement": ("#332288", "d"),
+    "cofi": ("#0072b2", "o"),
+    "cofi-authors": ("#4d4d4d", "P"),
+    "cofi-fine": ("#d55e00", "^"),
+    "cofi-fine-wide": ("#8a5a00", "H"),
+    "cofi-layers": ("#00805e", "v"),
+    "cofi-hidden": ("#882255", ">"),
+    "cofi-undistilled": ("#7f7f7f", "X"),
+    "cofi-prediction": ("#c98500", "h"),
+    "cofi-fixed": ("#332288", "d"),
+    "cofi-unordered": ("#b8558f", "<"),
 }
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
