@@ -31,13 +31,11 @@ class Distil:
     match. "fixed": that of the same number, whatever is left of it.
     """
 
-    prediction: float = 0.1
-    layers: float = 0.9
+    prediction: float | int = 0.1
+    layers: float | int = 0.9
     matching: Matching = "ordered"
 
     def __post_init__(self) -> None:
-        if self.matching not in get_args(Matching):
-            raise unknown("matching", self.matching, get_args(Matching))
         if min(self.prediction, self.layers) < 0 or self.prediction + self.layers == 0:
             raise StudyError(
                 "wanted weights of distillation of at least 0 and not both 0, got "
@@ -51,6 +49,9 @@ class Distil:
         for name in options:
             if name not in known:
                 raise unknown("option of distil", name, known)
+        matching = options.get("matching", cls.matching)
+        if matching not in get_args(Matching):
+            raise unknown("matching", matching, get_args(Matching))
         return cls(**options)
 
 

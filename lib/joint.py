@@ -17,7 +17,6 @@ from lib.costs import encoder_params
 from lib.distil import Distil, Teaching
 from lib.errors import StudyError
 from lib.hard_concrete import (
-    Gates,
     Units,
     expected_sparsity,
     sampled_masks,
@@ -203,11 +202,10 @@ def realised(shape: encoder.Shape, masks: Masks) -> float:
     return 1 - encoder_params(left(shape, masks)) / encoder_params(shape)
 
 
-def reach(shape: encoder.Shape, units: Units, clamp: float, like: nn.Module) -> float:
-    """The greatest sparsity that gates held within +-clamp can realise."""
-    gates: Gates = start(shape, units, torch.Generator().manual_seed(0))
-    shut = gates.map(lambda alpha: torch.full_like(alpha, -clamp))
-    masks = settled_masks(shut, Masks.dense(like))
+def reach(shape: encoder.Shape, units: Units, clamp: float, dense: Masks) -> float:
+    """The greatest sparsity that gates held within +-clamp can realise; `dense` keeps all."""
+    gates = start(shape, units, torch.Generator().manual_seed(0))
+    masks = settled_masks(gates.map(lambda alpha: torch.full_like(alpha, -clamp)), dense)
     if masks.hidden is not None and not masks.hidden.any():
         return 1.0
     return realised(shape, masks)

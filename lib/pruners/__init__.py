@@ -75,7 +75,8 @@ def get(name: str, **options: object) -> Pruner:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     _check(pruner, options)
-    return pruner(**options)
+    hints = get_type_hints(pruner)  # a record spells 1.0 as 1
+    return pruner(**{n: float(v) if hints[n] is float else v for n, v in options.items()})
 
 
 def validate(pruner: Pruner) -> None:

@@ -103,7 +103,7 @@ class Pruner:
         return Distil(self.prediction, self.layers, self.matching)
 
     def _within_reach(self, model: nn.Module, target: float) -> None:
-        most = reach(encoder.shape(model), self.prune, self.clamp, model)
+        most = reach(encoder.shape(model), self.prune, self.clamp, Masks.dense(model))
         if self.strict and target > most:
             raise StudyError(
                 f"a sparsity of {target:g} is out of reach: heads and neurons within a clamp of "
