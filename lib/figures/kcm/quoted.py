@@ -69,7 +69,7 @@ def _held(findings: Iterable[Finding], key: str) -> str:
     return f"{sum(f.verdict == Verdict.REPRODUCED for f in judged)} of {len(judged)}"
 
 
-def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: float, form: str) -> str:
+def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: int, form: str) -> str:
     """What the first finding on a claim measured in a cell, with its interval where it has one."""
     for one in frames.finding(findings, key).cells:
         if one.cell == cell and one.measured is not None:
