@@ -31,7 +31,7 @@ Select = Callable[[int], Bool[Tensor, "L F"]]  # from how many filters to which
 class Sight:
     """What a method learns from teacher and sentences before it knows a budget."""
 
-    scores: Mapping[str, Float[Tensor, "L F"]]
+    scores: Mapping[str, Tensor]  # (L, F) each, or as the method has them
     batches: Sequence[Batch] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)

@@ -104,6 +104,26 @@ def filters(shape: Shape, tokens: int | float, budget: float) -> int:
     return kept
 
 
+def prices(
+    shape: Shape, tokens: int | float, budget: float
+) -> tuple[int | float, int | float, float]:
+    """MACs of one head, of one neuron, and those that the budget allows in all.
+
+    Raises a StudyError where not even one unit fits.
+    """
+    _check_dense(shape)
+    layer = shape.layers[0]
+    head = encoder_macs(Shape(shape.hidden, (replace(layer, heads=1, neurons=0),)), tokens)
+    neuron = encoder_macs(Shape(shape.hidden, (replace(layer, heads=0, neurons=1),)), tokens)
+    limit = check(budget) * encoder_macs(shape, tokens) * (1 + 1e-12)  # 0.7 * 10 is 7
+    if limit < min(head, neuron):
+        raise StudyError(
+            f"a budget of {budget} is {int(limit)} MACs, less than one unit's {min(head, neuron)}; "
+            "ask for more"
+        )
+    return head, neuron, limit
+
+
 def search(
     head_scores: Float[Tensor, "L H"],
     neuron_scores: Float[Tensor, "L F"],
@@ -119,14 +139,7 @@ def search(
     """
     _check_scores(head_scores, neuron_scores, shape)
     layer = shape.layers[0]
-    head = encoder_macs(Shape(shape.hidden, (replace(layer, heads=1, neurons=0),)), tokens)
-    neuron = encoder_macs(Shape(shape.hidden, (replace(layer, heads=0, neurons=1),)), tokens)
-    limit = check(budget) * encoder_macs(shape, tokens) * (1 + 1e-12)  # 0.7 * 10 is 7
-    if limit < min(head, neuron):
-        raise StudyError(
-            f"a budget of {budget} is {int(limit)} MACs, less than one unit's {min(head, neuron)}; "
-            "ask for more"
-        )
+    head, neuron, limit = prices(shape, tokens, budget)
     head_gain = _running_best(head_scores)
     neuron_gain = _running_best(neuron_scores)
     heads = torch.arange(len(head_gain), device=head_gain.device)

@@ -5,14 +5,14 @@ pruned model, on its own inputs, is to give what the teacher's gives on its own 
 Sec. 4.3, https://arxiv.org/abs/2204.09656).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse.linalg import lsmr
 from torch import Tensor, nn
 
@@ -48,6 +48,11 @@ class Moments:
             return torch.zeros(shape, dtype=dtype, device=weight.device)
 
         return cls(zeros(count, count), zeros(count, width), zeros(count), zeros(width))
+
+    def only(self, units: Int[Tensor, "m"]) -> "Moments":
+        """The same of some of the columns alone."""
+        gram, cross, total = self.gram[units][:, units], self.cross[units], self.total[units]
+        return Moments(gram, cross, total, self.target, self.tokens)
 
     def add(self, h: Float[Tensor, "N n"], b: Float[Tensor, "N D"]) -> None:
         h, b = h.to(self.gram.dtype), b.to(self.gram.dtype)
@@ -122,11 +127,79 @@ def refitted(
 
 
 @dataclass(frozen=True)
+class Step:
+    """One sublayer of a student on the way up: its output projection, and what that is to give."""
+
+    layer: int
+    part: Literal["attention", "ffn"]
+    linear: nn.Linear  # the student's own; written to, it counts for all that lies above
+    group: int  # columns of one unit: a head's width, or 1
+    own: list[States]
+    inside: list[Float[Tensor, "B T n"]]  # what enters the projection
+    goals: list[Float[Tensor, "B T D"]]  # the teacher's sublayer with its residual
+
+    @torch.no_grad()
+    def moments(self) -> Moments:
+        """The sums of its least squares; a StudyError where an activation is not finite."""
+        found = Moments.of(self.linear)
+        for states, h, goal in zip(self.own, self.inside, self.goals, strict=True):
+            found.add(states.tokens(h), states.tokens(goal - states.x) - self.linear.bias)
+        if not (found.gram.isfinite().all() and found.cross.isfinite().all()):
+            raise StudyError(
+                f"activations in the {self.part} of layer {self.layer + 1} are not finite on the "
+                "calibration sentences; the model has diverged"
+            )
+        return found
+
+
+def climb(
+    student: CompactForSequenceClassification,
+    teacher: CompactForSequenceClassification,
+    batches: Sequence[Batch],
+) -> Iterator[Step]:
+    """The sublayers of `student` from the bottom, each on the inputs that those below it give.
+
+    The teacher's run on their own. Both must be in evaluation mode. Matrix products follow the
+    caller's autocast, sums over tokens are float32 at least; no gradient is kept.
+    """
+    batches = calibration.regroup(student, batches)
+    with torch.no_grad():
+        own, theirs = (calibration.entrances(model, batches) for model in (student, teacher))
+    for index in range(len(student.encoder.layers)):
+        for part in ("attention", "ffn"):
+            layer, guide = (model.encoder.layers[index] for model in (student, teacher))
+            linear, norm, inputs = _sublayer(layer, part)
+            model, after, read = _sublayer(guide, part)
+            with torch.no_grad():  # not while the caller has its turn
+                inside = [inputs(states) for states in own]
+                goals = [states.x + model(read(states)) for states in theirs]
+            group = layer.shape.vo if part == "attention" else 1
+            yield Step(index, part, linear, group, own, inside, goals)
+            torch.clear_autocast_cache()  # it may hold the weight as it was
+            with torch.no_grad():
+                own = [s.moved(norm(s.x + linear(h))) for s, h in zip(own, inside, strict=True)]
+                theirs = [s.moved(after(goal)) for s, goal in zip(theirs, goals, strict=True)]
+
+
+def _sublayer(
+    layer: nn.Module, part: str
+) -> tuple[nn.Linear, nn.LayerNorm, Callable[[States], Tensor]]:
+    """A sublayer's output projection, its LayerNorm, and what enters the projection."""
+    if part == "ffn":
+        return layer.down, layer.ffn_norm, lambda states: layer.activation(layer.up(states.x))
+
+    def context(states: States) -> Tensor:
+        return calibration.arguments(layer.output, lambda: layer(states.x, *states.rest))[0]
+
+    return layer.output, layer.attention_norm, context
+
+
+@dataclass(frozen=True)
 class Tuned:
     """A tuned copy, and by sublayer what was done: iterations, least and greatest factor."""
 
     model: CompactForSequenceClassification
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]]
 
 
 @torch.no_grad()
@@ -143,58 +216,20 @@ def tune(
 
     "scale" gives each survivor one factor; one beyond BOUND is not accepted, and nothing above it
     is tuned. "refit" fits the whole output projection anew. The attention of layer 0 is skipped,
-    as in the paper, and a sublayer with nothing left keeps its bias alone. Matrix products of the
-    models follow the caller's autocast, sums over tokens are float32 at least.
-    Raises a StudyError for fewer equations than unknowns, or activations that are not finite.
+    as in the paper, and a sublayer with nothing left keeps its bias alone. Raises a StudyError for
+    fewer equations than unknowns, or activations that are not finite.
     """
-    student, steps = deepcopy(student).eval(), []
+    student, done = deepcopy(student).eval(), []
     teacher = deepcopy(teacher).eval() if teacher.training else teacher
-    batches = calibration.regroup(student, batches)
-    own, theirs = (calibration.entrances(model, batches) for model in (student, teacher))
-    pairs = zip(student.encoder.layers, teacher.encoder.layers, strict=True)
-    for index, (layer, guide) in enumerate(pairs):
-        for part in ("attention", "ffn"):
-            linear, norm, inputs = _sublayer(layer, part)
-            model, after, read = _sublayer(guide, part)
-            inside = [inputs(states) for states in own]
-            goals = [states.x + model(read(states)) for states in theirs]
-            if linear.in_features and (part == "ffn" or (heads and index > 0)):
-                group = layer.shape.vo if part == "attention" else 1
-                moments = _moments(linear, own, inside, goals, f"{part} of layer {index + 1}")
-                done = _fit(linear, moments, how, group, part == "attention", damp, ridge)
-                steps.append({"layer": index, "part": part} | done)
-                if not done["accepted"]:
-                    return Tuned(student, steps)
-            own = [s.moved(norm(s.x + linear(h))) for s, h in zip(own, inside, strict=True)]
-            theirs = [s.moved(after(goal)) for s, goal in zip(theirs, goals, strict=True)]
-    return Tuned(student, steps)
-
-
-def _sublayer(
-    layer: nn.Module, part: str
-) -> tuple[nn.Linear, nn.LayerNorm, Callable[[States], Tensor]]:
-    """A sublayer's output projection, its LayerNorm, and what enters the projection."""
-    if part == "ffn":
-        return layer.down, layer.ffn_norm, lambda states: layer.activation(layer.up(states.x))
-
-    def context(states: States) -> Tensor:
-        return calibration.arguments(layer.output, lambda: layer(states.x, *states.rest))[0]
-
-    return layer.output, layer.attention_norm, context
-
-
-def _moments(
-    linear: nn.Linear, own: list[States], inside: list[Tensor], goals: list[Tensor], where: str
-) -> Moments:
-    found = Moments.of(linear)
-    for states, h, goal in zip(own, inside, goals, strict=True):
-        found.add(states.tokens(h), states.tokens(goal - states.x) - linear.bias)
-    if not (found.gram.isfinite().all() and found.cross.isfinite().all()):
-        raise StudyError(
-            f"activations in the {where} are not finite on the calibration sentences; "
-            "the model has diverged"
-        )
-    return found
+    for step in climb(student, teacher, batches):
+        wanted = step.part == "ffn" or (heads and step.layer > 0)
+        if wanted and step.linear.in_features:
+            intercept = step.part == "attention"
+            report = _fit(step.linear, step.moments(), how, step.group, intercept, damp, ridge)
+            done.append({"layer": step.layer, "part": step.part} | report)
+            if not report["accepted"]:
+                break
+    return Tuned(student, done)
 
 
 def _fit(
@@ -225,5 +260,4 @@ def _fit(
         if accepted:
             each = torch.from_numpy(found[: len(found) - intercept]).to(linear.weight)
             linear.weight.mul_(each.repeat_interleave(group))
-    torch.clear_autocast_cache()  # it may hold the weight as it was
     return done

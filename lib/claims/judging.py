@@ -64,7 +64,7 @@ def _finding(
     rivals: Sequence[Spec],
     runs: Mapping[Spec, Run],
     timings: Sequence[Timing],
-    why: Mapping[Spec, str],
+    why: Mapping[Spec | Question, str],
 ) -> list[Finding]:
     """One finding, or none where the profile asks for none of the claim's cells."""
     fidelity = _fidelity(claim, encoder, task)
@@ -127,7 +127,7 @@ def _probed(
     claim: Claim,
     p: study.Profile,
     probes: Mapping[Question, Probe | None],
-    why: Mapping[Question, str],
+    why: Mapping[Spec | Question, str],
 ) -> list[Finding]:
     """One finding a question of the claim's name, on the question's encoder and task."""
     found = []

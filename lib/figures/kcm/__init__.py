@@ -12,6 +12,7 @@ from lib.figures.kcm.layers import errors, layers
 from lib.figures.kcm.methods import baselines, rivals
 from lib.figures.kcm.prices import samples, seconds, speed
 from lib.figures.kcm.probed import hull, norms, rankings, vision
+from lib.figures.kcm.quoted import facts
 from lib.figures.kcm.scores import curves, sizes, tasks
 from lib.figures.kcm.tables import table
 
@@ -19,6 +20,7 @@ __all__ = [
     "baselines",
     "curves",
     "errors",
+    "facts",
     "hull",
     "layers",
     "norms",

@@ -64,7 +64,7 @@ def hull(probes: Iterable[Probe], findings: Iterable[Finding]) -> Drawn:
         told = {d: low * np.prod([stated[e] for e in stated if e <= d]) for d in sorted(stated)}
         told = {d: value for d, value in told.items() if d in dims}
         left.plot(list(told), list(told.values()), **TALK | {"ls": DOTS, "color": INK, "lw": 1})
-        style.note(left, "talk: steeper", (max(told), told[max(told)]), (0, -14), ha="right")
+        style.note(left, "talk: steeper", (max(told), told[max(told)]), (-9, 4), ha="right")
     for ax in (left, right):
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(numticks=6))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from lib.claims import Finding
 from lib.figures import frames, style
@@ -56,7 +57,7 @@ def tasks(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     figure.supxlabel("hundredths of the score lost", fontsize=10)
     looks = {f"{b:.0%} of the MACs": (_SHADES[at], "os"[at]) for at, b in enumerate(budgets)}
     looks |= {f"the paper's, {b:.0%}": (GREY, "^v"[at]) for at, b in enumerate(budgets)}
-    style.markers(figure, looks)
+    style.markers(figure, looks, place="upper")
     return figure, data
 
 
@@ -74,8 +75,7 @@ def curves(found: Iterable[Run], findings: Iterable[Finding], encoder: str) -> D
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure, axes = style.canvas(rows, columns, height=0.9 + 2.6 * rows, sharex=True)
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
+    _spare(axes, len(names), columns)
     for ax, task in zip(axes, names, strict=False):
         own = data[data["task"] == task]
         ax.axhline(0, color=INK, lw=1)
@@ -97,11 +97,20 @@ def curves(found: Iterable[Run], findings: Iterable[Finding], encoder: str) -> D
     for ax in axes[::columns]:
         ax.set_ylabel("score lost")
     figure.supxlabel(f"{ACROSS} (hollow, dotted: the paper's, on BERT-base)", fontsize=10)
-    style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in HEADLINE})
+    named = {style.name(arm): style.METHODS[arm] for arm in HEADLINE}
+    style.markers(figure, named, place="upper")
     return figure, pd.concat(
         [data.assign(source="ours"), said[said["task"].isin(names)].assign(source="paper")],
         ignore_index=True,
     )
+
+
+def _spare(axes: list[Axes], used: int, columns: int) -> None:
+    """Hide the axes that no task needs; the one above such an axis names its own ticks."""
+    for ax in axes[used:]:
+        ax.set_axis_off()
+    for ax in axes[max(0, used - columns) : used]:
+        ax.tick_params(labelbottom=True)
 
 
 def _reach(own: pd.DataFrame) -> tuple[float, float]:
@@ -120,8 +129,7 @@ def sizes(found: Iterable[Run]) -> Drawn:
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure, axes = style.canvas(rows, columns, height=0.9 + 2.4 * rows, sharex=True)
-    for ax in axes[len(names) :]:
-        ax.set_axis_off()
+    _spare(axes, len(names), columns)
     looks = dict(zip(encoders, style.SEVERAL, strict=False))
     for ax, task in zip(axes, names, strict=False):
         ax.axhline(0, color=INK, lw=1)
@@ -137,5 +145,5 @@ def sizes(found: Iterable[Run]) -> Drawn:
     for ax in axes[::columns]:
         ax.set_ylabel("score lost")
     figure.supxlabel(f"{ACROSS} (dotted: Mask-Tuning)", fontsize=10)
-    style.markers(figure, looks)
+    style.markers(figure, looks, place="upper")
     return figure, data
