@@ -19,6 +19,12 @@ def units(run: Run, part: str) -> list[int]:
     return [layer[PARTS[part]] for layer in run.shape["layers"]]
 
 
+def dense_hidden(run: Run) -> int:
+    """The dense hidden size: attention has 4 D^2 + 4 D parameters in every layer."""
+    each = run.dense["attention_params"] / len(run.shape["layers"])
+    return round((each / 4 + 0.25) ** 0.5 - 0.5)
+
+
 def sparsity(run: Run) -> float:
     """Share of the layers' parameters that is gone, counted on the tensors of what is left."""
     return 1 - run.kept["encoder"]
@@ -35,24 +41,24 @@ SPENT = ("teacher", "score", "prune", "finetune")  # phases of a run's seconds
 # --- training curves ------------------------------------------------------------------------------
 
 
-def curve(run: Run) -> list[dict[str, float]]:
+def curve(run: Run) -> list[dict[str, int | float]]:
     """What a run noted on its way: step, expected, target and realised sparsity, losses."""
     trace = run.trace
     return [dict(zip(trace["columns"], row, strict=True)) for row in trace.get("curve", ())]
 
 
-def _last(run: Run) -> dict[str, float]:
+def _last(run: Run) -> dict[str, int | float]:
     return curve(run)[-1]
 
 
-def _taken(run: Run) -> dict[str, float]:
+def _taken(run: Run) -> dict[str, int | float]:
     """The row of the step whose masks were kept; the last where none was noted."""
     rows = curve(run)
     return next((row for row in rows if row["step"] == run.trace.get("taken")), rows[-1])
 
 
 def _off(
-    row: Callable[[Run], Mapping[str, float]], one: str, other: str
+    row: Callable[[Run], Mapping[str, int | float]], one: str, other: str
 ) -> Callable[[Evidence], Estimate | str]:
     """How far two sparsities of a training are apart, in absolute value."""
 

@@ -14,7 +14,7 @@ from lib.figures.cofi.ablations import distillation, matching, units
 from lib.figures.cofi.cost import cost
 from lib.figures.cofi.curves import curve, rivals
 from lib.figures.cofi.facts import facts
-from lib.figures.cofi.points import here, table
+from lib.figures.cofi.points import here, own, table
 from lib.figures.cofi.speed import sizes, speed
 from lib.figures.cofi.structure import structure
 from lib.figures.cofi.tasks import tasks, validation
@@ -28,6 +28,7 @@ __all__ = [
     "heads",
     "here",
     "matching",
+    "own",
     "rivals",
     "sizes",
     "speed",

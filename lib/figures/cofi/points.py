@@ -27,6 +27,13 @@ def here(p: study.Profile) -> study.Profile:
     )
 
 
+def own(p: study.Profile, found: Iterable[Run], same_task: bool = False) -> list[Run]:
+    """The runs of the chapter's own encoder; with `same_task` of its own task alone."""
+    pair = main(p)
+    place = {"encoder": pair.encoder} | ({"task": pair.task} if same_task else {})
+    return frames.select(found, **place)
+
+
 def points(
     found: Iterable[Run], timed: Iterable[Timing], protocol: Mapping[str, Any] = SHORT
 ) -> pd.DataFrame:

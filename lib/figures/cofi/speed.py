@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib.claims import Finding
 from lib.claims.quantities import macs
+from lib.claims.remains import dense_hidden
 from lib.figures import frames, style
 from lib.figures.cofi.points import points
 from lib.figures.style import GREY, INK, TALK, Drawn
@@ -128,18 +129,12 @@ def _macs(run: Run, length: int) -> float:
     return _dense_macs(run, length) / sum(macs(run.shape, length).values())
 
 
-def _dense_macs(run: Run, length: int) -> float:
+def _dense_macs(run: Run, length: int) -> int | float:
     """Dense MACs at a length, from those at 128 tokens and the width of its attention.
 
     Linear in the tokens but for the products: 2 T^2 D in every layer.
     """
-    layers, hidden = len(run.shape["layers"]), _hidden(run)
+    layers, hidden = len(run.shape["layers"]), dense_hidden(run)
     products = 2 * 128 * 128 * hidden * layers
     linear = (run.dense["macs"] - products) / 128
     return linear * length + 2 * length * length * hidden * layers
-
-
-def _hidden(run: Run) -> float:
-    """The dense hidden size: attention has 4 D^2 + 4 D parameters in every layer."""
-    each = run.dense["attention_params"] / len(run.shape["layers"])
-    return round((each / 4 + 0.25) ** 0.5 - 0.5)

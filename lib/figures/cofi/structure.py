@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lib.claims import Finding
-from lib.claims.remains import units
+from lib.claims.remains import dense_hidden, units
 from lib.figures import frames, style
 from lib.figures.style import FAINT, GREY, INK, Drawn
 from lib.runs import Run
@@ -60,12 +60,11 @@ def _kept(runs: Sequence[Run]) -> pd.DataFrame:
 def dense_units(run: Run) -> dict[str, int]:
     """Heads and neurons of a dense layer, from the record's parameter counts.
 
-    A head's width is the pruned one's: CoFi takes heads whole. Attention has 4 D^2 + 4 D
-    parameters a layer, the feed-forward part 2 D F + F + D, and two LayerNorms 4 D.
+    A head's width is the pruned one's: CoFi takes heads whole. The feed-forward part of a layer
+    has 2 D F + F + D parameters, its two LayerNorms 4 D.
     """
     layers, dense = len(run.shape["layers"]), run.dense
-    each = dense["attention_params"] / layers
-    hidden = round((each / 4 + 0.25) ** 0.5 - 0.5)
+    hidden = dense_hidden(run)
     rest = (dense["encoder_params"] - dense["attention_params"]) / layers - 5 * hidden
     widths = [layer["vo"] for layer in run.shape["layers"] if layer["heads"]]
     width = max(widths, default=0) or hidden
