@@ -1,7 +1,8 @@
 """Is a compact encoder of sparsity 0.95 as much faster as the study needs it to be?
 
-And what does a step of CoFi's training cost, beside one of plain distillation? Random weights in fixed shapes, against density 1 of the same code, in one process, in turns. Not
-collected by `make test`, since it means something on a quiet machine only. Run it with
+And what does a step of CoFi's training cost, beside one of plain distillation? Random weights in
+fixed shapes, against density 1 of the same code, in one process, in turns. Not collected by
+`make test`, since it means something on a quiet machine only. Run it with
 `make test ARGS="tests/benchmark_compact.py -n 0 -s"`.
 """
 
