@@ -119,7 +119,9 @@ def test_every_method_is_tested_with_and_without_fine_tuning(encoder, task):
         for s in fits(specs, after="steps")
     }
     assert lengths == {(200, 32)}
-    assert {s.method for s in specs} | {"random"} == {*pruners.names(), "dense"}
+    family = {method for method, _ in study.FAMILIES["coreset"].ARMS.values()}
+    assert {s.method for s in specs} | {"random"} == {*family, "dense"}
+    assert family <= set(pruners.names())
 
 
 @pytest.mark.parametrize("unit", ["attention", "encoder"])
@@ -375,3 +377,23 @@ study.missing("published")
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=root
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_readings_of_cofi_are_told_apart_and_tuned_as_they_were_pruned():
+    family = study.FAMILIES["cofi"]
+    p = study.profile("quick")
+    specs = {
+        arm: study.spec(p, arm, 0.05, unit="parameters", after=study.distilled_recipe(arm))
+        for arm in family.ARMS
+    }
+    assert {study.arm_of(s) for s in specs.values()} == set(family.ARMS)
+    assert len({s.key for s in specs.values()}) == len(specs)
+    for s in specs.values():
+        assert s.training["sees"]["steps"] == 800  # of the quick profile
+        pruner = pruners.get(s.method, unit=s.unit, **s.options)
+        learnt = s.training["after"].get("distil", {"prediction": 0, "layers": 0})
+        assert (learnt["prediction"], learnt["layers"]) == (pruner.prediction, pruner.layers)
+        assert learnt.get("matching", pruner.matching) == pruner.matching
+        assert study.after_of(s) == "steps"
+    assert study.distilled_recipe("magnitude") == study.distilled_recipe("cofi")
+    assert "distil" not in study.distilled_recipe("cofi-undistilled")
