@@ -13,6 +13,7 @@ from lib.study.selecting import after_of, arm_of, sees_of
 HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
 BY_BUDGET = (*HEADLINE, "ffn-both")
 ALONE = ("kcm-r2", "kcm-d2")
+DRAWN = (*ALONE, "ffn-output")  # with the rest of BY_BUDGET, what the paper's figure has
 PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
     "published": tuple(
         Pair(encoder, task)
@@ -70,7 +71,7 @@ def budgets(p: Profile) -> Iterator[Spec]:
 def alone(p: Profile) -> Iterator[Spec]:
     """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing."""
     if not p.quick:
-        yield from _cells(p, ALONE, [budget for budget in p.macs[2:] if budget > p.macs[0]])
+        yield from _cells(p, DRAWN, [budget for budget in p.macs[2:] if budget > p.macs[0]])
 
 
 def seeds(p: Profile) -> Iterator[Spec]:
