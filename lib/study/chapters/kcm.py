@@ -133,7 +133,7 @@ def _hull(quick: bool) -> dict[str, Any]:
     return {
         "points": 60 if quick else 200,
         "dimensions": list(range(2, 7 if quick else 9)),
-        "curve": {"dimensions": [2, 4] if quick else [2, 4, 6], "points": [16, 32]},
+        "curve": {"dimensions": [2, 4] if quick else [2, 4, 6], "points": [64, 128]},
         "kernel": {"points": 256 if quick else 1024, "dimensions": [2, 4, 8, 32, 128, 768]},
         "rounds": 1 if quick else 5,
         "seed": 0,
