@@ -12,6 +12,10 @@ How an encoder is made smaller:
     compact_model       what does the smaller model compute? compact_config: what is saved of it?
     pruners             which units matter? One file a method; the folder is the registry
     importance, sampling, search, lossless, products    the methods' common tools
+    joint               how are weights and gates trained together?
+    hard_concrete       which units does a training keep? lagrangian: how is it held to a size?
+    distil              what does a student learn from its teacher?
+    checkpoints         how does a killed training go on?
 What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
     evaluate            scores, with every example's prediction

@@ -35,12 +35,14 @@ def quick(profile: str) -> None:
     from lib.book import publish
 
     missing, store = study.missing(profile), study.profile(profile).store
-    if missing or publish.untimed(profile):
+    asked = study.unanswered(profile)
+    if missing or asked or publish.untimed(profile):
         from lib import execute
         from lib.timings import measure
 
         with engine.alone(f"{profile} study"):
             execute.obtain(missing, store)
+            execute.answer(asked, store)
             measure(profile)
     page = publish.book(profile)
     table = publish.ledger(profile)

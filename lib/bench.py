@@ -1,9 +1,10 @@
 """How is one run done? Teacher, pruner, measurement: from a Spec to a Run."""
 
 import platform
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,15 +16,17 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
+from lib import assets, batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
-from lib.train import Recipe, finetune
+from lib.train import Recipe, Trained, finetune
 
 ROOT = Path(__file__).resolve().parent.parent
-MACS_TOKENS = 128  # sequence length at which MACs are stated; kept["macs"] is a ratio at it
+# Sequence length at which MACs are stated, unless they are the budget: then it is the task's own.
+MACS_TOKENS = 128
+SELECT = 500  # texts that a method may score itself on as it trains
 PRECISION = "bfloat16"  # of the matrix products behind every score; provenance repeats it
 
 
@@ -38,11 +41,23 @@ class Bench:
     measured: dict  # its scores and sizes, as records hold them
     scores: dict = field(default_factory=dict)  # of methods whose scores know no budget
 
+    def select(self, most: int | None = None) -> Callable[[nn.Module], float]:
+        """The score of a model on (the first `most` texts of) what is kept aside of training."""
+        data = tasks.load(self.task.name, "select")
+        data = data.select(range(min(most or len(data), len(data))))
+        return lambda it: score(it, self.teacher.tokenizer, data, self.task, PRECISION).score
+
     @cached_property
     def train(self) -> Dataset:
         """The training split, tokenised; many methods never ask for it."""
         texts = tasks.load(self.task.name, "train")
         return batches.tokenize(texts, self.teacher.tokenizer, self.task.max_tokens)
+
+    @cached_property
+    def tokens(self) -> float:
+        """The mean length of the reported split, special tokens included, to two places."""
+        read = batches.tokenize(self.dev, self.teacher.tokenizer, self.task.max_tokens)
+        return round(sum(read["length"]) / len(read), 2)
 
 
 def prepare(spec: runs.Spec) -> Bench:
@@ -52,30 +67,42 @@ def prepare(spec: runs.Spec) -> Bench:
     it.model.to("cuda" if torch.cuda.is_available() else "cpu")
     dev = tasks.load(spec.task, "dev")
     found = score(it.model, it.tokenizer, dev, task, PRECISION)
-    return Bench(task, it, dev, found, _measured(found, it.model))
+    return Bench(task, it, dev, found, _measured(found, it.model, MACS_TOKENS))
 
 
 def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     """Prune, fine-tune where the spec says so, evaluate, count."""
     seconds = {"teacher": bench.teacher.seconds}
-    tokenizer, label = bench.teacher.tokenizer, spec.label
+    tokenizer, label, tokens = bench.teacher.tokenizer, spec.label, macs_tokens(spec, bench)
     pruned, zeroed = _prune(spec, bench, seconds)
     error, trace = products.error(bench.teacher.model, pruned), getattr(pruned, "trace", {})
     after = spec.training["after"]
     if after:
         with _clock(seconds, "finetune"):
             recipe = Recipe.of(after)
-            pruned = finetune(
-                pruned, tokenizer, bench.train, recipe, spec.seed, keep_zeros=zeroed, label=label
-            ).model
+            trained = finetune(
+                pruned,
+                tokenizer,
+                bench.train,
+                recipe,
+                spec.seed,
+                select=bench.select() if recipe.selections else None,
+                keep_zeros=zeroed,
+                label=label,
+                teacher=bench.teacher.model if recipe.distil else None,
+                checkpoint=_checkpoints(spec, bench) / "finetune.safetensors",
+            )
+        pruned, trace = trained.model, _tuned(trace, trained)
+        seconds["finetune"] += trained.before
     with _clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
     return runs.Run(
         spec=spec,
-        dense=bench.measured,
-        pruned=_measured(found, pruned) | {"product_error": error},  # before any fine-tuning
-        kept=_fractions(pruned, bench.teacher.model, costs.params),
-        nonzero=_fractions(pruned, bench.teacher.model, costs.nonzero),
+        dense=bench.measured | {"macs": _macs(bench.teacher.model, tokens)},
+        # the products' error is that before any fine-tuning
+        pruned=_measured(found, pruned, tokens) | {"product_error": error},
+        kept=_fractions(pruned, bench.teacher.model, costs.params, tokens),
+        nonzero=_fractions(pruned, bench.teacher.model, costs.nonzero, tokens),
         shape=encoder.shape(pruned).json(),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         per_example=runs.pack_examples(
@@ -85,7 +112,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
             found.predictions,
             len(bench.task.labels) if bench.task.labels else None,
         ),
-        provenance=provenance(bench),
+        provenance=provenance(bench, spec, tokens),
         trace=trace,
     )
 
@@ -95,7 +122,9 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
     model = bench.teacher.model
     if spec.method == "dense":
         return dense(model), False
-    pruner = pruners.get(spec.method, unit=spec.unit, seed=spec.seed, **spec.options)
+    options = {"tokens": macs_tokens(spec, bench)} if spec.unit == "macs" else {}
+    options |= {"unit": spec.unit, "seed": spec.seed} | spec.options
+    pruner = pruners.get(spec.method, **options)
     if pruner.version != spec.version:
         raise StudyError(
             f"{spec.method} is at version {pruner.version}, the spec asks for {spec.version}; "
@@ -104,6 +133,8 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
     # Methods that look at weights alone do so in full precision.
     precision = "float32" if pruner.needs == "nothing" else PRECISION
     with autocast(next(model.parameters()).device, precision):
+        if getattr(pruner, "aided", False):
+            return _aided(pruner, spec, bench, seconds), not pruner.compact
         if not hasattr(pruner, "scores"):
             with _clock(seconds, "prune"):
                 return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
@@ -117,11 +148,44 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
             return pruner.cut(model, found, spec.budget), not pruner.compact
 
 
+def _aided(
+    pruner: pruners.Pruner, spec: runs.Spec, bench: Bench, seconds: dict[str, float]
+) -> nn.Module:
+    """The model of a method that trains for long: it may look at scores, and be killed."""
+    before = []
+    aids = pruners.Aids(
+        select=bench.select(SELECT),
+        checkpoint=_checkpoints(spec, bench) / "prune.safetensors",
+        label=spec.label,
+        spent=before.append,
+    )
+    with _clock(seconds, "prune"):
+        pruned = pruner(bench.teacher.model, _data(pruner, spec, bench), spec.budget, aids=aids)
+    seconds["prune"] += sum(before)
+    return pruned
+
+
+def _tuned(trace: dict, trained: Trained) -> dict:
+    """The trace of a method that left one, with the fine-tuning after it."""
+    history = {"losses": trained.losses, "selection": [list(row) for row in trained.selection]}
+    return trace | {"finetune": history} if trace or trained.selection else trace
+
+
+def _checkpoints(spec: runs.Spec, bench: Bench) -> Path:
+    """Where the trainings of a run keep their state, by all that decides it."""
+    return assets.CACHE / "checkpoints" / runs.digest([spec.key, bench.teacher.sha256])
+
+
+def forget(spec: runs.Spec, bench: Bench) -> None:
+    """Remove the checkpoints of a run that is on record."""
+    shutil.rmtree(_checkpoints(spec, bench), ignore_errors=True)
+
+
 def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dict]:
     """What the method is allowed to see: nothing, sentences, labelled sentences, or a stream.
 
     The sample is the spec's own, drawn with its seed from the training split; `sees` in
-    `training` gives its size.
+    `training` gives its size, and perhaps another task whose training split it is drawn from.
     """
     if pruner.needs == "nothing":
         return
@@ -130,7 +194,8 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
         raise StudyError(f"{spec.method} needs {pruner.needs}; the spec's training['sees'] is null")
     device = next(bench.teacher.model.parameters()).device
     order = torch.Generator().manual_seed(spec.seed)
-    data, tokenizer, size = bench.train, bench.teacher.tokenizer, sees["batch"]
+    tokenizer, size = bench.teacher.tokenizer, sees["batch"]
+    data = _foreign(sees["task"], pruner, bench) if "task" in sees else bench.train
     if pruner.needs == "training":
         stream = batches.training(data, tokenizer, size, order, steps=sees["steps"])
     else:
@@ -142,7 +207,32 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
         yield {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _measured(found: Evaluation, model: nn.Module) -> dict:
+def _foreign(name: str, pruner: pruners.Pruner, bench: Bench) -> Dataset:
+    """Another task's training split, for a method that reads its sentences alone."""
+    if pruner.needs != "examples":
+        raise StudyError(
+            f"training['sees'] names the task {name}, but its labels mean nothing to "
+            f"{bench.task.name}, and the method needs {pruner.needs}; leave the task out"
+        )
+    other = tasks.get(name)
+    return batches.tokenize(tasks.load(name, "train"), bench.teacher.tokenizer, other.max_tokens)
+
+
+def macs_tokens(spec: runs.Spec, bench: Bench) -> int | float:
+    """The sequence length at which a run's MACs are counted.
+
+    Where they are the budget, that of the options or the mean of the reported split.
+    """
+    if spec.unit != "macs":
+        return MACS_TOKENS
+    return spec.options.get("tokens") or bench.tokens
+
+
+def _macs(model: nn.Module, tokens: int | float) -> int:
+    return round(costs.encoder_macs(encoder.shape(model), tokens))
+
+
+def _measured(found: Evaluation, model: nn.Module, tokens: int | float) -> dict:
     counted = costs.params(model)
     return {
         "score": found.score,
@@ -150,14 +240,14 @@ def _measured(found: Evaluation, model: nn.Module) -> dict:
         "params": counted.model,
         "encoder_params": counted.encoder,
         "attention_params": counted.attention,
-        "macs": costs.encoder_macs(encoder.shape(model), MACS_TOKENS),
+        "macs": _macs(model, tokens),
     }
 
 
-def _fractions(pruned: nn.Module, whole: nn.Module, count) -> dict[str, float]:
-    """Parts of the dense model that are left, each 0..1; MACs by shape, at MACS_TOKENS."""
+def _fractions(pruned: nn.Module, whole: nn.Module, count, tokens: int | float) -> dict[str, float]:
+    """Parts of the dense model that are left, each 0..1; MACs by shape, at `tokens` a sequence."""
     left, full = asdict(count(pruned)), asdict(count(whole))
-    macs = [costs.encoder_macs(encoder.shape(m), MACS_TOKENS) for m in (pruned, whole)]
+    macs = [costs.encoder_macs(encoder.shape(m), tokens) for m in (pruned, whole)]
     fractions = {name: left[name] / full[name] for name in ("attention", "encoder", "model")}
     return {n: round(f, 6) for n, f in (fractions | {"macs": macs[0] / macs[1]}).items()}
 
@@ -169,14 +259,16 @@ def _clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = time.perf_counter() - start
 
 
-def provenance(bench: Bench) -> dict:
+def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:
     """Where a run comes from: code, machine, data, weights and the claims it may be held to."""
+    foreign = (spec.training["sees"] or {}).get("task")
     return machine() | {
         "precision": PRECISION,
-        "macs_tokens": MACS_TOKENS,
+        "macs_tokens": tokens,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": {
             "data": tasks.digests(bench.task.name),
+            **({"sees": tasks.digests(foreign)} if foreign else {}),
             "encoder": bench.teacher.encoder_sha256,
             "teacher": bench.teacher.sha256,
         },

@@ -6,15 +6,17 @@ from transformers import AutoConfig, PreTrainedConfig
 class CompactConfig(PreTrainedConfig):
     """The widths of every layer, and all that its architecture computes beyond its weights.
 
-    `layers` is the `layers` of `encoder.Shape.json`: heads, qk, vo and neurons of every layer.
+    `layers` is the `layers` of `encoder.Shape.json`: heads, qk, vo and neurons of every layer, and
+    which sublayers are absent.
     """
 
     model_type = "compact-encoder"
 
     def __init__(
         self,
-        hidden_size: int = 768,
+        hidden_size: int = 768,  # dims that are left of the residual stream
         layers: list[dict] | None = None,
+        head_size: int | None = None,  # of the classification head; None: as many as hidden_size
         head_dim: int = 64,  # of the dense model: the softmax divides by its root, pruned or not
         vocab_size: int = 30522,
         max_position_embeddings: int = 512,

@@ -3,7 +3,7 @@
 One encoder of our own stands for BERT, DistilBERT, RoBERTa and MPNet. Queries and keys may be
 narrower than values, or the reverse; the softmax divides by the root of the dense head's width,
 whatever is left of it. A sublayer of width 0 adds its bias to the residual and passes its
-LayerNorm, as the masked model's does.
+LayerNorm, as the masked model's does; an absent one costs nothing and changes nothing.
 """
 
 import math
@@ -36,15 +36,19 @@ class CompactLayer(nn.Module):
     def __init__(self, config: CompactConfig, shape: LayerShape):
         super().__init__()
         hidden, self.shape = config.hidden_size, shape
-        self.query = _linear(hidden, shape.heads * shape.qk)
-        self.key = _linear(hidden, shape.heads * shape.qk)
-        self.value = _linear(hidden, shape.heads * shape.vo)
-        self.output = _linear(shape.heads * shape.vo, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
-        self.up = _linear(hidden, shape.neurons)
-        self.down = _linear(shape.neurons, hidden)
-        self.ffn_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
-        self.bias = nn.Embedding(BUCKETS, shape.heads) if config.relative_positions else None
+        self.query = self.key = self.value = self.output = self.attention_norm = self.bias = None
+        self.up = self.down = self.ffn_norm = None
+        if shape.mha:
+            self.query = _linear(hidden, shape.heads * shape.qk)
+            self.key = _linear(hidden, shape.heads * shape.qk)
+            self.value = _linear(hidden, shape.heads * shape.vo)
+            self.output = _linear(shape.heads * shape.vo, hidden)
+            self.attention_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
+            self.bias = nn.Embedding(BUCKETS, shape.heads) if config.relative_positions else None
+        if shape.ffn:
+            self.up = _linear(hidden, shape.neurons)
+            self.down = _linear(shape.neurons, hidden)
+            self.ffn_norm = nn.LayerNorm(hidden, eps=config.norm_eps)
         self.activation = ACT2FN[config.activation]
         self.scale = 1 / math.sqrt(config.head_dim)
         self.dropout = config.dropout
@@ -57,8 +61,19 @@ class CompactLayer(nn.Module):
         mask: Bool[Tensor, "batch 1 1 tokens"] | None,
         buckets: Int[Tensor, "tokens tokens"] | None,
     ) -> Float[Tensor, "batch tokens hidden"]:
+        if self.shape.mha:
+            x = self.attend(x, mask, buckets)
+        return self.feed(x) if self.shape.ffn else x
+
+    def attend(
+        self, x: Tensor, mask: Tensor | None, buckets: Tensor | None
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        """The attention sublayer, residual and LayerNorm included."""
         attended = self.output(self._context(x, mask, buckets))
-        x = self.attention_norm(x + F.dropout(attended, self.output_dropout, self.training))
+        return self.attention_norm(x + F.dropout(attended, self.output_dropout, self.training))
+
+    def feed(self, x: Tensor) -> Float[Tensor, "batch tokens hidden"]:
+        """The feed-forward sublayer, residual and LayerNorm included."""
         neurons = self.down(self.activation(self.up(x)))
         return self.ffn_norm(x + F.dropout(neurons, self.dropout, self.training))
 
@@ -182,8 +197,9 @@ class CompactForSequenceClassification(CompactPreTrainedModel):
     def __init__(self, config: CompactConfig):
         super().__init__(config)
         self.encoder = CompactModel(config)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        width = config.head_size or config.hidden_size
+        self.dense = nn.Linear(config.hidden_size, width)
+        self.classifier = nn.Linear(width, config.num_labels)
         self.activation = ACT2FN[config.head_activation]
         self.post_init()
 

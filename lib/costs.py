@@ -50,8 +50,9 @@ def nonzero(model: nn.Module) -> Params:
 
 
 def _params(model: nn.Module, size: Callable[[Tensor], int]) -> Params:
-    def total(*modules: nn.Module) -> int:
-        return sum(size(tensor.detach()) for m in modules for tensor in m.parameters())
+    def total(*modules: nn.Module | None) -> int:
+        there = (module for module in modules if module is not None)
+        return sum(size(tensor.detach()) for m in there for tensor in m.parameters())
 
     layers = encoder.layers(model)
     attention = sum(total(each.query, each.key, each.value, each.output) for each in layers)
@@ -59,8 +60,21 @@ def _params(model: nn.Module, size: Callable[[Tensor], int]) -> Params:
     return Params(attention, attention + rest, total(model))
 
 
-def encoder_macs(shape: Shape, tokens: int) -> int:
-    """MACs of the layers for one sequence of `tokens` tokens, by formula.
+def encoder_params(shape: Shape) -> int:
+    """`params(...).encoder` of a model of this shape, by formula: biases and LayerNorms count."""
+    total, hidden = 0, shape.hidden
+    for layer in shape.layers:
+        if layer.mha:
+            queries, values = layer.heads * layer.qk, layer.heads * layer.vo
+            total += 2 * (hidden + 1) * queries + (hidden + 1) * values + (values + 1) * hidden
+        if layer.ffn:
+            total += (hidden + 1) * layer.neurons + (layer.neurons + 1) * hidden
+        total += 2 * hidden * (layer.mha + layer.ffn)
+    return total
+
+
+def encoder_macs(shape: Shape, tokens: int | float) -> int | float:
+    """MACs of the layers for one sequence of `tokens` tokens (a mean may be no whole number).
 
     Projections are linear in the tokens, scores and context quadratic. The attention's kernel
     works at the wider of the two head widths, so both quadratic terms count that one.
@@ -68,7 +82,7 @@ def encoder_macs(shape: Shape, tokens: int) -> int:
     return sum(_layer_macs(layer, shape.hidden, tokens) for layer in shape.layers)
 
 
-def _layer_macs(layer: LayerShape, hidden: int, tokens: int) -> int:
+def _layer_macs(layer: LayerShape, hidden: int, tokens: int | float) -> int | float:
     ffn = 2 * tokens * hidden * layer.neurons
     if layer.heads * layer.vo == 0:  # the attention is its output bias
         return ffn

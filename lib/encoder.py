@@ -20,12 +20,27 @@ from lib.errors import StudyError, unknown
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The widths of one layer, as its tensors have them."""
+    """The widths of one layer, as its tensors have them.
+
+    A sublayer of width 0 still adds its bias and passes its LayerNorm; an absent one (`mha` or
+    `ffn` False) has no tensor at all and hands on what it is given.
+    """
 
     heads: int
     qk: int  # of one head's query and key
     vo: int  # of one head's value, and of its slice of the output projection
     neurons: int
+    mha: bool = True  # is there an attention sublayer?
+    ffn: bool = True  # is there a feed-forward one?
+
+    def __post_init__(self) -> None:
+        if (not self.mha and self.heads) or (not self.ffn and self.neurons):
+            raise StudyError(f"wanted an absent sublayer without heads or neurons, got {self}")
+
+    def json(self) -> dict:
+        """The widths; `mha` and `ffn` only where that sublayer is absent."""
+        record = asdict(self)
+        return {n: v for n, v in record.items() if n not in ("mha", "ffn") or not v}
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Shape:
 
     def json(self) -> dict:
         """Plain lists and integers, for a record."""
-        return {"hidden": self.hidden, "layers": [asdict(layer) for layer in self.layers]}
+        return {"hidden": self.hidden, "layers": [layer.json() for layer in self.layers]}
 
     @classmethod
     def from_json(cls, record: Mapping) -> "Shape":
@@ -50,16 +65,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Layer:
-    """The live modules of one layer."""
+    """The live modules of one layer; None where their sublayer is absent."""
 
-    query: nn.Linear  # (D, H * qk)
-    key: nn.Linear  # (D, H * qk)
-    value: nn.Linear  # (D, H * vo)
-    output: nn.Linear  # (H * vo, D)
-    attention_norm: nn.LayerNorm
-    up: nn.Linear  # (D, F)
-    down: nn.Linear  # (F, D)
-    ffn_norm: nn.LayerNorm
+    query: nn.Linear | None  # (D, H * qk)
+    key: nn.Linear | None  # (D, H * qk)
+    value: nn.Linear | None  # (D, H * vo)
+    output: nn.Linear | None  # (H * vo, D)
+    attention_norm: nn.LayerNorm | None
+    up: nn.Linear | None  # (D, F)
+    down: nn.Linear | None  # (F, D)
+    ffn_norm: nn.LayerNorm | None
+
+    def modules(self) -> list[nn.Module]:
+        """Those that are there."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return [module for module in parts if module is not None]
 
 
 @dataclass(frozen=True)
@@ -296,6 +316,11 @@ def load(folder: Path | str, labels: tuple[str, ...] | None, seed: int = 0) -> n
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, **told
             )
+    except RuntimeError as error:  # transformers' word for tensors of other widths
+        raise StudyError(
+            f"the weights in {folder} are not of the widths that its config.json says; "
+            "copy the whole folder again"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if progress:

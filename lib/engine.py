@@ -32,9 +32,9 @@ def run(profile: str, cluster: str | None = None) -> None:
         sweeps = study.sweeps(profile)
         for wave in _waves(sweeps) if cluster else [sweeps]:
             if wave and not _snakemake(configuration, profile, threads, [it.name for it in wave]):
-                left = len(study.missing(profile))
+                left = len(study.missing(profile)) + len(study.unanswered(profile))
                 raise StudyError(
-                    f"the study stopped with {left} runs missing, for the reason above; "
+                    f"the study stopped with {left} records missing, for the reason above; "
                     "run the same command again to resume"
                 )
 
@@ -45,13 +45,17 @@ def sweep(profile: str, name: str) -> None:
     A killed study can leave the process of its sweep behind: then wait for it and do what is left.
     """
     with alone(f"{study.profile(profile).name} sweep {name}", patient=True):
-        left = [spec for it in study.sweeps(profile) if it.name == name for spec in it.specs]
-        if not left:
+        here = [it for it in study.sweeps(profile) if it.name == name]
+        if not here:
             log.warning("nothing is missing of the sweep %s", name)
             return
         from lib import execute  # torch: only where it is needed
 
-        execute.obtain(left, study.profile(profile).store)
+        store = study.profile(profile).store
+        for it in here:
+            execute.obtain(it.specs, store)
+            if it.questions:
+                execute.answer(it.questions, store)
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def _configuration(cluster: str | None) -> Path:
 def _waves(sweeps: Sequence[study.Sweep]) -> tuple[list[study.Sweep], list[study.Sweep]]:
     """One sweep for each teacher, then all others."""
     first = {}
-    for it in sweeps:
+    for it in (it for it in sweeps if it.specs):
         spec = it.specs[0]
         recipe = json.dumps(spec.training["teacher"], sort_keys=True)
         first.setdefault((spec.encoder, spec.task, recipe), it)

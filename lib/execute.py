@@ -37,8 +37,35 @@ def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) 
                 teacher = teacher or bench.prepare(spec)
                 if not store.has(spec):  # another process may have been quicker
                     store.put(bench.perform(spec, teacher))
+                bench.forget(spec, teacher)
                 progress.update()
     return [store.get(spec) for spec in specs]
+
+
+def answer(
+    questions: Iterable[runs.Question], store: runs.Store, compute: bool = True
+) -> list[runs.Probe]:
+    """The answers to `questions`, in their order: read where on record, computed where not.
+
+    With `compute=False` a missing answer is a StudyError that names it.
+    """
+    questions = list(questions)
+    missing = [question for question in dict.fromkeys(questions) if not store.answers(question)]
+    if missing and not compute:
+        raise StudyError(
+            f"{len(missing)} of {len(questions)} answers are not on record in {store.folder}, "
+            f"first {missing[0].file.name} ({missing[0].label}); `make study` computes them"
+        )
+    with tqdm(total=len(missing), desc="questions", disable=not missing) as progress:
+        for question in missing:
+            from lib import probes  # torch: only where something is computed
+
+            progress.set_postfix_str(question.label)
+            found = probes.answer(question)
+            if not store.answers(question):  # another process may have been quicker
+                store.put_probe(found)
+            progress.update()
+    return [store.probe(question) for question in questions]
 
 
 def _teacher(spec: runs.Spec) -> str:

@@ -19,9 +19,11 @@ def error(dense: nn.Module, pruned: nn.Module) -> dict[str, float] | None:
 
     q_i carries its bias. b_K is left out, as the softmax never sees it, and b_V, which reaches
     every token alike and so may move into b_O, as in `svd`, and change nothing. None where a layer
-    has lost whole heads: what is left no longer pairs with what was there.
+    has lost whole heads or the model hidden dims: what is left no longer pairs with what was.
     """
     errors: dict[str, list[Tensor]] = {"qk": [], "vo": []}
+    if encoder.shape(dense).hidden != encoder.shape(pruned).hidden:
+        return None
     shapes = zip(encoder.shape(dense).layers, encoder.shape(pruned).layers, strict=True)
     layers = zip(encoder.layers(dense), encoder.layers(pruned), shapes, strict=True)
     for whole, left, (before, after) in layers:

@@ -22,6 +22,7 @@ from lib.errors import StudyError
 MEASURED = ("score", "scores", "params", "encoder_params", "attention_params", "macs")
 FRACTIONS = ("attention", "encoder", "model", "macs")
 EXAMPLES = ("metric", "n", "classes", "labels", "dense", "pruned")
+TIMINGS, PROBES = "timings", "probes"  # folders of a store beside those of encoders
 SEAL = "sha256"  # last field of every record: a digest of the fields before it
 
 
@@ -135,7 +136,50 @@ class Timing:
 
     @property
     def file(self) -> Path:
-        return Path("timings", _slug(self.encoder), f"{shape_key(self.shape)}-{self.key}.json")
+        return Path(TIMINGS, _slug(self.encoder), f"{shape_key(self.shape)}-{self.key}.json")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked where no run answers it; `name` is a file of lib/probes, `key` its identity.
+
+    `version` is that file's: a mended fault raises it, and the old records no longer count.
+    """
+
+    name: str
+    version: int
+    parameters: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", _canonical(self.parameters))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of the sha256 of the canonical JSON of all fields."""
+        return digest({f.name: getattr(self, f.name) for f in fields(self)})
+
+    @property
+    def label(self) -> str:
+        """A short text for people: what is asked, and of which encoder and task."""
+        about = [self.parameters[name] for name in ("encoder", "task") if name in self.parameters]
+        return " ".join([self.name, *about])
+
+    @property
+    def file(self) -> Path:
+        """Where the record lies, inside a store."""
+        return Path(PROBES, _slug(self.name), f"{self.key}.json")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The answer to a question: named values, numbers or lists and tables of them."""
+
+    question: Question
+    values: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -176,7 +220,11 @@ class Store:
     def all(self) -> list[Run]:
         """Every run of the store, in the order of their paths."""
         folder = Path(self.folder)
-        paths = (path for path in _files(folder) if path.relative_to(folder).parts[0] != "timings")
+        paths = (
+            path
+            for path in _files(folder)
+            if path.relative_to(folder).parts[0] not in (TIMINGS, PROBES)
+        )
         return [_read_run(path, folder) for path in paths]
 
     def put_timing(self, timing: Timing, replace: bool = False) -> Path:
@@ -186,7 +234,23 @@ class Store:
 
     def timings(self) -> list[Timing]:
         folder = Path(self.folder)
-        return [_read_timing(path, folder) for path in _files(folder / "timings")]
+        return [_read_timing(path, folder) for path in _files(folder / TIMINGS)]
+
+    def answers(self, question: Question) -> bool:
+        return (Path(self.folder) / question.file).is_file()
+
+    def probe(self, question: Question) -> Probe:
+        """The answer to `question`; StudyError if it is missing or cannot be trusted."""
+        path = Path(self.folder) / question.file
+        if not path.is_file():
+            raise StudyError(f"no record {path} ({question.label}); compute it with `make study`")
+        return _read_probe(path, Path(self.folder))
+
+    def put_probe(self, probe: Probe) -> Path:
+        """Write the answer whole or not at all; one that exists is never written over."""
+        path = Path(self.folder) / probe.question.file
+        _check_probe(probe, path)
+        return _write(_record(probe), path, replace=False)
 
 
 def digest(value: Any) -> str:
@@ -279,7 +343,7 @@ def _encode(array: np.ndarray) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def _record(value: Run | Timing) -> dict[str, Any]:
+def _record(value: Run | Timing | Probe) -> dict[str, Any]:
     optional = {f.name for f in fields(value) if f.default_factory is not MISSING}
     record = {n: v for n, v in asdict(value).items() if v or n not in optional}
     return record | {SEAL: digest(record)}
@@ -329,6 +393,23 @@ def _read_timing(path: Path, folder: Path) -> Timing:
         raise _refused(path, f"it belongs at {timing.file}")
     _check_timing(timing, path)
     return timing
+
+
+def _read_probe(path: Path, folder: Path) -> Probe:
+    record = _read(path, Probe)
+    try:
+        probe = Probe(**record | {"question": Question(**record["question"])})
+    except (TypeError, StudyError) as error:
+        raise _refused(path, f"its question is not one ({error})") from error
+    if path.relative_to(folder) != probe.question.file:
+        raise _refused(path, f"its question belongs at {probe.question.file}")
+    _check_probe(probe, path)
+    return probe
+
+
+def _check_probe(probe: Probe, path: Path) -> None:
+    if not isinstance(probe.values, dict) or not probe.values:
+        raise _refused(path, "an answer needs at least one value")
 
 
 def _check_run(run: Run, path: Path) -> None:

@@ -22,6 +22,21 @@ def check(budget: float) -> float:
     return budget
 
 
+def check_tokens(tokens: int | float | None) -> None:
+    """A StudyError unless a pruner's `tokens` is a length above 0, or None: yet to be filled in."""
+    if tokens is not None and not 0 < tokens < float("inf"):
+        raise StudyError(f"wanted tokens above 0, got {tokens}; give a mean sequence length")
+
+
+def length(tokens: int | float | None) -> int | float:
+    """The sequence length at which MACs are counted; a StudyError where none was given."""
+    if tokens is None:
+        raise StudyError(
+            "a budget of MACs needs a sequence length; give `tokens`, the task's mean on dev"
+        )
+    return tokens
+
+
 def count(units: int, budget: float, what: str = "units", rounding: Rounding = "nearest") -> int:
     """How many of `units` a budget keeps: the nearest number (.5 upwards), or the one below.
 
@@ -67,11 +82,53 @@ def uneven(scores: Float[Tensor, "L H d"], budget: float) -> Bool[Tensor, "L H d
     )
 
 
+def filters(shape: Shape, tokens: int | float, budget: float) -> int:
+    """How many neurons of a dense encoder fit its MACs when every head stays.
+
+    (budget * all MACs - attention's) // one neuron's, for a sequence of `tokens` tokens. Raises a
+    StudyError where attention alone leaves room for none, with the least budget that would.
+    """
+    _check_dense(shape)
+    bare = Shape(shape.hidden, tuple(replace(layer, neurons=0) for layer in shape.layers))
+    full, attention = encoder_macs(shape, tokens), encoder_macs(bare, tokens)
+    units = sum(layer.neurons for layer in shape.layers)
+    if not units:
+        raise StudyError("wanted an encoder with feed-forward neurons, got one that has none")
+    neuron = (full - attention) / units
+    kept = int((check(budget) * full - attention) / neuron + 1e-6)
+    if kept < 1:
+        raise StudyError(
+            f"a budget of {budget} of the MACs at {tokens:g} tokens leaves no neuron, as attention "
+            f"alone takes {attention / full:.3f}; ask for more than {attention / full:.3f}"
+        )
+    return kept
+
+
+def prices(
+    shape: Shape, tokens: int | float, budget: float
+) -> tuple[int | float, int | float, float]:
+    """MACs of one head, of one neuron, and those that the budget allows in all.
+
+    Raises a StudyError where not even one unit fits.
+    """
+    _check_dense(shape)
+    layer = shape.layers[0]
+    head = encoder_macs(Shape(shape.hidden, (replace(layer, heads=1, neurons=0),)), tokens)
+    neuron = encoder_macs(Shape(shape.hidden, (replace(layer, heads=0, neurons=1),)), tokens)
+    limit = check(budget) * encoder_macs(shape, tokens) * (1 + 1e-12)  # 0.7 * 10 is 7
+    if limit < min(head, neuron):
+        raise StudyError(
+            f"a budget of {budget} is {int(limit)} MACs, less than one unit's {min(head, neuron)}; "
+            "ask for more"
+        )
+    return head, neuron, limit
+
+
 def search(
     head_scores: Float[Tensor, "L H"],
     neuron_scores: Float[Tensor, "L F"],
     shape: Shape,
-    tokens: int,
+    tokens: int | float,
     budget: float,
 ) -> Masks:
     """The heads and neurons of greatest total score within a fraction of the encoder's MACs.
@@ -82,19 +139,12 @@ def search(
     """
     _check_scores(head_scores, neuron_scores, shape)
     layer = shape.layers[0]
-    head = encoder_macs(Shape(shape.hidden, (replace(layer, heads=1, neurons=0),)), tokens)
-    neuron = encoder_macs(Shape(shape.hidden, (replace(layer, heads=0, neurons=1),)), tokens)
-    limit = int(check(budget) * encoder_macs(shape, tokens) + 1e-6)
-    if limit < min(head, neuron):
-        raise StudyError(
-            f"a budget of {budget} is {limit} MACs, less than one unit's {min(head, neuron)}; "
-            "ask for more"
-        )
+    head, neuron, limit = prices(shape, tokens, budget)
     head_gain = _running_best(head_scores)
     neuron_gain = _running_best(neuron_scores)
     heads = torch.arange(len(head_gain), device=head_gain.device)
-    spare = limit - heads * head
-    neurons = (spare // neuron).clamp(0, neuron_scores.numel())
+    spare = limit - heads.double() * head
+    neurons = (spare / neuron).floor().long().clamp(0, neuron_scores.numel())
     gain = torch.where(spare >= 0, head_gain + neuron_gain[neurons], -torch.inf)
     best = int((gain == gain.max()).nonzero()[-1])
     dtype, layers = head_scores.dtype, shape.layers
@@ -112,9 +162,13 @@ def masks(model: nn.Module, **kept: Tensor) -> Masks:
     return replace(dense, **{part: kept[part].to(getattr(dense, part)) for part in kept})
 
 
-def _check_scores(head_scores: Tensor, neuron_scores: Tensor, shape: Shape) -> None:
+def _check_dense(shape: Shape) -> None:
     if len(set(shape.layers)) != 1:
         raise StudyError("wanted a dense encoder, every layer of one shape; prune the teacher")
+
+
+def _check_scores(head_scores: Tensor, neuron_scores: Tensor, shape: Shape) -> None:
+    _check_dense(shape)
     layers, layer = len(shape.layers), shape.layers[0]
     _expect("head", head_scores, (layers, layer.heads))
     _expect("neuron", neuron_scores, (layers, layer.neurons))

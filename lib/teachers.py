@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -42,7 +42,7 @@ def teacher(name: str, task_name: str, recipe: dict) -> Teacher:
     """
     source = assets.encoder_folder(name)
     pretrained = assets.sha256(source / "model.safetensors")
-    content = [pretrained, tasks.digests(task_name), asdict(Recipe.of(recipe)), SEED, VERSION]
+    content = [pretrained, tasks.digests(task_name), Recipe.of(recipe).record(), SEED, VERSION]
     key = digest(content)
     home = assets.CACHE / "teachers"
     home.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,24 @@
-"""What do test figures and notebooks read? Runs and timings with made-up answers, for any spec."""
+"""What do test figures and notebooks read? Runs, timings and probes with made-up answers."""
 
 import math
 import zlib
 from collections.abc import Iterable
 
+import made_cofi
 import numpy as np
 
 from lib import runs, study
 from lib.claims.quantities import macs
-from lib.runs import Run, Spec, Timing
+from lib.runs import Probe, Question, Run, Spec, Timing
 
 SIZES = {"mpnet-base": (768, 12, 12, 3072), "minilm-l6": (384, 6, 12, 1536)}
-TASKS = {"sst2": ("accuracy", 872), "mr": ("accuracy", 853), "cola": ("matthews", 1043)}
+TASKS = {
+    "sst2": ("accuracy", 872),
+    "mr": ("accuracy", 853),
+    "cola": ("matthews", 1043),
+    "mnli": ("accuracy", 9815),
+    "stsb": ("spearman", 1500),
+}
 SHARP = {"svd": 0.75, "magnitude": 0.9, "taylor-steps": 0.8, "movement": 0.85, "uniform": 1.15}
 
 
@@ -20,18 +27,31 @@ def run(spec: Spec, examples: int | None = None) -> Run:
     metric, count = TASKS.get(spec.task, ("f1", 408))
     count = examples or count
     labels = np.arange(count) % 2
+    if metric == "spearman":
+        labels = np.arange(count) / count
     arm, after = study.arm_of(spec), study.after_of(spec)
     harm = SHARP.get(arm, 1 + 0.25 * _dice(spec.options))
     lost = 0.45 * harm * (1 - spec.budget) ** 1.6
-    lost *= {"none": 1, "steps": 0.4, "epochs": 0.25}[after] if spec.budget < 1 else 0
+    lost *= (
+        {"none": 1, "steps": 0.2 if spec.method == "cofi" else 0.4, "epochs": 0.25}[after]
+        if spec.budget < 1
+        else 0
+    )
     lost += 0.01 * _dice((spec.seed, spec.key)) * (spec.budget < 1)
+    if spec.unit == "macs" and spec.budget < 1:
+        lost = 0.3 * harm * (1 - spec.budget) ** 2.5 + 0.01 * _dice((spec.seed, spec.key))
     dense = _answers(labels, 0.93 if metric == "accuracy" else 0.9, spec.task)
     pruned = _answers(labels, max(0.5, 0.93 - lost), spec.task)
     kept = spec.budget if spec.method != "unstructured" else 1.0
     whole, shape = _shape(spec.encoder, 1.0, 1.0), _shape(spec.encoder, kept, _ffn(spec, kept))
+    if spec.unit == "macs" and spec.budget < 1:
+        shape = _fewer_filters(whole, spec)
+    cofi = spec.method == "cofi"
+    shape = made_cofi.shape(spec, whole) if cofi else shape
     full, left = _params(spec.encoder, whole), _params(spec.encoder, shape)
     fractions = {name: left[key] / full[key] for name, key in _PARAMS.items()}
     fractions["macs"] = left["macs"] / full["macs"]
+    fractions |= {"encoder": 0.98 * spec.budget} if cofi else {}
     scores = {"dense": _score(metric, labels, dense), "pruned": _score(metric, labels, pruned)}
     return Run(
         spec=spec,
@@ -45,8 +65,11 @@ def run(spec: Spec, examples: int | None = None) -> Run:
         kept=fractions,
         nonzero=fractions | {"attention": spec.budget},
         shape=shape,
-        seconds={"teacher": 60.0, "prune": 1.0, "evaluate": 2.0},
-        per_example=runs.pack_examples(metric, labels, dense, pruned, 2),
+        seconds={"teacher": 60.0, "prune": 1.0, "evaluate": 2.0}
+        | ({"prune": 400.0, "finetune": 200.0} if cofi else {}),
+        per_example=runs.pack_examples(
+            metric, labels, dense, pruned, None if metric == "spearman" else 2
+        ),
         provenance={
             "commit": "0" * 40,
             "dirty": False,
@@ -59,7 +82,106 @@ def run(spec: Spec, examples: int | None = None) -> Run:
             "sha256": {"teacher": spec.encoder + spec.task},
             "claims": {},
         },
+        trace=made_cofi.trace(spec, shape) if cofi else _trace(spec, len(shape["layers"])),
     )
+
+
+def _trace(spec: Spec, layers: int) -> dict:
+    """What the methods of the KCM chapter write down of their own way."""
+    if spec.unit != "macs" or spec.budget == 1:
+        return {}
+    harm = 0.1 + 0.1 * _dice(study.arm_of(spec)) + 0.01 * spec.seed
+    return {
+        "layer_errors": [round(harm * (1 + layer / layers), 4) for layer in range(layers)],
+        "seconds": {"r2": 0.2, "d2": 0.4, "scale": 0.9 + 0.01 * spec.seed},
+    }
+
+
+def _fewer_filters(whole: dict, spec: Spec) -> dict:
+    """Layers that lose more, the higher they are and the smaller the budget."""
+    floor, layers = 0.35, whole["layers"]
+    share = max(0.0, (spec.budget - floor) / (1 - floor))
+    slope = 0.5 * (1 - share) * (0.5 + _dice((study.arm_of(spec), spec.task)))
+    steps = np.linspace(slope, -slope, len(layers)) + 0.01 * _dice(spec.seed)
+    kept = np.clip(share + steps, 0, 1)
+    return whole | {
+        "layers": [
+            layer | {"neurons": round(layer["neurons"] * share)}
+            for layer, share in zip(layers, kept.tolist(), strict=True)
+        ]
+    }
+
+
+def probe(question: Question) -> Probe:
+    """An answer of the form that the question's own file gives."""
+    asked = question.parameters
+    values = {
+        "hull": _hull,
+        "norms": _norms,
+        "rankings": _rankings,
+        "vision": _vision,
+    }[question.name](asked)
+    return Probe(question, values, {"device": "made up", "claims": {}})
+
+
+def _hull(asked: dict) -> dict:
+    dims, widths = asked["dimensions"], asked["kernel"]["dimensions"]
+    facets = [9 * 4 ** (d - 2) for d in dims]
+    kernel = {str(width): 1e-3 * (1 + width / 500) for width in widths}
+    return {
+        "dimensions": dims,
+        "facets": facets,
+        "vertices": [min(asked["points"], 12 * d) for d in dims],
+        "seconds": [1e-5 * count for count in facets],
+        "facets_growth": {str(d): 4.0 for d in dims[1:]},
+        "curve": {str(d): [16, 16 * 2 ** (d // 2)] for d in asked["curve"]["dimensions"]},
+        "power": {str(d): d / 2 for d in asked["curve"]["dimensions"]},
+        "kernel_seconds": kernel,
+        "kernel_growth": {width: seconds / kernel["2"] for width, seconds in kernel.items()},
+    }
+
+
+def _norms(asked: dict) -> dict:
+    layers = SIZES.get(asked["encoder"], (0, 2))[1]
+    readings = {
+        f"{kernel} {stop}": {
+            "updates": [1 if stop == "signed" else 2 + layer for layer in range(layers)],
+            "by_layer": [0.9 + 0.05 * _dice((kernel, stop, layer)) for layer in range(layers)],
+            "overall": 0.9,
+        }
+        for kernel in ("2s2", "s2")
+        for stop in ("signed", "abs", "l1")
+    }
+    readings["s2 l1"]["by_layer"][0] = readings["s2 l1"]["updates"][0] = None
+    norms = np.linspace(1, 3, 50)
+    points = {
+        str(layer): [[x, 1e-3 * x**layer] for x in norms] for layer in (1, layers // 2, layers)
+    }
+    return {"readings": readings, "points": points, "filters": 100}
+
+
+def _rankings(asked: dict) -> dict:
+    arms = list(asked["arms"])
+    pairs = [(a, b) for at, a in enumerate(arms) for b in arms[at + 1 :]]
+    overall = [[a, b, round(2 * _dice((a, b)) - 1, 3)] for a, b in pairs]
+    return {"arms": arms, "overall": overall, "within": [[a, b, 0.5] for a, b, _ in overall]}
+
+
+def _vision(asked: dict) -> dict:
+    budgets = [f"{budget:g}" for budget in asked["budgets"]]
+    arms = {"kcm": 0.02, "kcm-r2": 0.04, "ffn-w2": 0.05, "ffn-random": 0.2}
+    return {
+        "dense": [0.95 for _ in asked["seeds"]],
+        "scores": {
+            arm: {b: [0.95 - lost * (1 - float(b)) for _ in asked["seeds"]] for b in budgets}
+            for arm, lost in arms.items()
+        },
+        "drop": {b: [0.01, 0.0, 0.02] for b in budgets},
+        "over_random": {b: [0.1, 0.08, 0.12] for b in budgets},
+        "images": {"train": 1297, "test": 500},
+        "tokens": 17,
+        "layers": 4,
+    }
 
 
 def timings(found: Iterable[Run]) -> list[Timing]:
@@ -74,6 +196,11 @@ def timings(found: Iterable[Run]) -> list[Timing]:
                     protocol = {"batch": batch, "length": length, "padding": length}
                     wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
             protocol = study.BATCHED | {"zeroed": 0.7}
+            wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
+        if item.spec.unit == "macs" or item.spec.method == "dense":
+            for protocol in study.protocols("kcm", item.spec):
+                wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
+        for protocol in study.protocols("cofi", item.spec):
             wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
         if item.spec.method in ("dense", "coreset") and item.spec.training["after"] is None:
             for precision in ("float32", "bfloat16"):
@@ -115,12 +242,12 @@ def _answers(labels: np.ndarray, right: float, salt: str) -> np.ndarray:
     order = np.random.default_rng(zlib.crc32(salt.encode())).permutation(len(labels))
     wrong = order[: round((1 - right) * len(labels))]
     answers = labels.copy()
-    answers[wrong] = 1 - answers[wrong]
+    answers[wrong] = 1 - answers[wrong]  # of values: as far off as they are from one half
     return answers
 
 
 def _score(metric: str, labels: np.ndarray, answers: np.ndarray) -> float:
-    if metric == "matthews":
+    if metric in ("matthews", "spearman"):
         return float(np.corrcoef(labels, answers)[0, 1])
     return float((labels == answers).mean())
 

@@ -41,6 +41,7 @@ def obtain(specs, store):
 assets.CACHE = FOLDER / "cache"
 study.profile = lambda name: SimpleNamespace(name=name, store=None)
 study.sweeps = study.missing = sweeps
+study.unanswered = lambda profile: []
 study.describe_missing = lambda profile: "complete"
 lib.execute = SimpleNamespace(obtain=obtain)
 sys.executable = str(FOLDER / "python")  # what the jobs are started with

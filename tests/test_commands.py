@@ -74,7 +74,12 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(publish, "untimed", lambda name: [])
     monkeypatch.setattr(publish, "book", lambda name: taken.append("book") or "index.html")
     monkeypatch.setattr(publish, "ledger", lambda name: pd.DataFrame({"key": ["a.claim"]}))
-    obtain = SimpleNamespace(obtain=lambda specs, store: taken.append(f"{specs} into {store}"))
+    monkeypatch.setattr(study, "unanswered", lambda name: ["a question"])
+
+    def note(wanted, store):
+        taken.extend([f"{wanted} into {store}"] if wanted else [])
+
+    obtain = SimpleNamespace(obtain=note, answer=note)
     measure = SimpleNamespace(measure=lambda name: taken.append("timings"))
     monkeypatch.setattr("lib.execute", obtain, raising=False)
     monkeypatch.setitem(sys.modules, "lib.execute", obtain)
@@ -84,7 +89,8 @@ def steps(monkeypatch, tmp_path):
 
 def test_quick_computes_times_and_shows(steps, capsys):
     assert main(["quick"]) == 0
-    assert steps == ["['a spec'] into a store", "timings", "book"]
+    computed = ["['a spec'] into a store", "['a question'] into a store"]
+    assert steps == [*computed, "timings", "book"]
     shown = capsys.readouterr().out
     assert "a.claim" in shown
     assert shown.endswith("The book: index.html\n")
@@ -92,6 +98,7 @@ def test_quick_computes_times_and_shows(steps, capsys):
 
 def test_quick_with_nothing_missing_computes_nothing(steps, monkeypatch):
     monkeypatch.setattr(study, "missing", lambda name: [])
+    monkeypatch.setattr(study, "unanswered", lambda name: [])
     assert main(["quick"]) == 0
     assert steps == ["book"]
 

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -16,10 +17,11 @@ from transformers import (
     pipeline,
 )
 
-from lib import encoder
+from lib import costs, encoder
 from lib.compact import CompactForSequenceClassification, compact, dense
+from lib.encoder import Shape
 from lib.errors import StudyError
-from lib.masks import Masks, applied
+from lib.masks import Masks, applied, left
 
 
 def kept(ones, density, seed=0):
@@ -86,7 +88,32 @@ def narrow(model):
     return replace(ones, qk=ones.qk * (dims < 2), vo=ones.vo * (dims > 3))
 
 
+def coarse(model, dead=True):
+    """Soft masks of every kind: sublayers dead or of width 0, hidden dims pruned."""
+    masks, shape = soft(model), encoder.shape(model)
+    new = next(model.parameters()).new_ones
+    generator = torch.Generator().manual_seed(3)
+
+    def values(count):
+        return new(count) * (0.3 + torch.rand(count, generator=generator)).to(new(1))
+
+    count = len(shape.layers)
+    masks = replace(masks, mha=values(count), ffn=values(count), hidden=values(shape.hidden))
+    masks.hidden[1::4] = 0
+    if dead:
+        masks.mha[1] = masks.ffn[0] = 0
+    masks.heads[0] = 0  # width 0, not absent
+    return masks
+
+
+def all_dead(model):
+    masks = coarse(model)
+    return replace(masks, mha=masks.mha * 0, ffn=masks.ffn * 0)
+
+
 ALL_MASKS = [
+    coarse,
+    all_dead,
     Masks.dense,
     random,
     soft,
@@ -127,6 +154,38 @@ def test_compact_computes_what_the_masked_model_does(model, batch, masks, dtype)
     assert not addresses & {
         value.data_ptr() for value in small.state_dict().values() if value.numel()
     }
+
+
+@pytest.mark.parametrize("masks", ALL_MASKS)
+def test_the_widths_are_those_that_masks_leave(model, masks):
+    masks = masks(model)
+    small = compact(model, masks)
+    assert encoder.shape(small) == left(encoder.shape(model), masks)
+    assert costs.params(small).encoder == costs.encoder_params(encoder.shape(small))
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_any_depth(make_classifier, batch, depth):
+    bert = make_classifier("bert").double()
+    layers = torch.nn.ModuleList(deepcopy(bert.bert.encoder.layer[i % 3]) for i in range(depth))
+    bert.bert.encoder.layer, bert.config.num_hidden_layers = layers, depth
+    masks = coarse(bert, dead=depth > 1)
+    with applied(bert, masks), torch.no_grad():
+        expected = bert(**batch).logits
+    assert (compact(bert, masks)(**batch).logits - expected).abs().max() < 1e-10
+
+
+def test_absent_sublayers_and_hidden_dims_are_really_gone(model):
+    small = compact(model, coarse(model))
+    first, second = encoder.layers(small)[:2]
+    assert not any((second.query, second.output, second.attention_norm, first.up, first.ffn_norm))
+    assert first.output.weight.shape == (18, 0)  # of width 0: its bias and its norm stay
+    assert first.attention_norm.weight.shape == second.down.bias.shape == (18,)
+    assert small.dense.weight.shape == (24, 18)
+    assert {t.shape[-1] for name, t in small.named_parameters() if "words" in name} == {18}
+    assert not any(name.startswith("encoder.layers.1.query") for name in small.state_dict())
+    assert encoder.shape(small).json()["layers"][1]["mha"] is False
+    assert "ffn" not in encoder.shape(small).json()["layers"][1]
 
 
 @pytest.mark.parametrize("masks", [random, uneven, empty_layer])
@@ -194,7 +253,7 @@ def chatter(caplog, monkeypatch):
     return caplog
 
 
-@pytest.mark.parametrize("masks", [soft, uneven, nothing_left])
+@pytest.mark.parametrize("masks", [soft, uneven, nothing_left, coarse, all_dead])
 def test_saving_and_loading_changes_nothing(model, batch, masks, tmp_path, chatter):
     small = compact(model, masks(model))
     small.config.id2label = {0: "a", 1: "b", 2: "c"}
@@ -245,7 +304,7 @@ def test_import_lib_is_enough_and_leaves_torch_alone(bert, tmp_path):
     assert done.stdout.strip() == "CompactModel", done.stderr
 
 
-@pytest.mark.parametrize("masks", [random, uneven, empty_layer])
+@pytest.mark.parametrize("masks", [random, uneven, empty_layer, coarse])
 def test_a_compact_model_can_be_compacted_again(model, batch, masks):
     model = model.double()
     small = compact(model, masks(model))
@@ -278,7 +337,7 @@ def test_training_follows_the_source(model, batch):
         torch.testing.assert_close(sum(own), table.weight.grad)
 
 
-@pytest.mark.parametrize("masks", [random, empty_layer])
+@pytest.mark.parametrize("masks", [random, empty_layer, coarse])
 def test_a_compact_model_learns(model, batch, masks):
     small = compact(model, masks(model)).train()
     optimizer = torch.optim.AdamW(small.parameters(), lr=1e-2)
@@ -305,7 +364,10 @@ def test_dropout_is_the_source_s(model, batch):
     torch.testing.assert_close(spread(twin), spread(model.train()), rtol=0.06, atol=0)
 
 
-@pytest.mark.parametrize("layers", [None, [], [{"heads": 1}]])
+@pytest.mark.parametrize(
+    "layers",
+    [None, [], [{"heads": 1}], [{"heads": 1, "qk": 1, "vo": 1, "neurons": 0, "mha": False}]],
+)
 def test_a_foreign_config_is_refused_in_one_line(bert, tmp_path, layers):
     dense(bert).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -320,3 +382,32 @@ def test_compacting_draws_nothing_at_random(bert):
     state = torch.random.get_rng_state()
     compact(bert, random(bert))
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_folder_that_was_cut_off_is_refused_in_one_line(bert, tmp_path):
+    compact(bert, coarse(bert)).save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StudyError, match="cannot read") as caught:
+        encoder.load(tmp_path, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_other_widths_are_refused_in_one_line(bert, tmp_path):
+    """A config that says more than the weights hold, as after a copy of half a folder."""
+    compact(bert, coarse(bert)).save_pretrained(tmp_path / "small")
+    dense(bert).save_pretrained(tmp_path / "whole")
+    (tmp_path / "small" / "config.json").write_text(
+        (tmp_path / "whole" / "config.json").read_text()
+    )
+    with pytest.raises(StudyError) as caught:
+        encoder.load(tmp_path / "small", ("LABEL_0", "LABEL_1", "LABEL_2"))
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_on_record_keep_their_json():
+    record = {"hidden": 4, "layers": [{"heads": 2, "qk": 2, "vo": 1, "neurons": 3}]}
+    assert Shape.from_json(record).json() == record
+    absent = {"hidden": 4, "layers": [{"heads": 0, "qk": 0, "vo": 0, "neurons": 3, "mha": False}]}
+    assert Shape.from_json(absent).json() == absent
+    assert Shape.from_json(absent) != Shape(4, (encoder.LayerShape(0, 0, 0, 3),))

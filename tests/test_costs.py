@@ -21,6 +21,15 @@ def ragged(model):
     return compact(model, masks)
 
 
+def coarse(model):
+    """Sublayers and hidden dims gone."""
+    new = next(model.parameters()).new_ones
+    layers, hidden = len(encoder.layers(model)), encoder.shape(model).hidden
+    masks = replace(Masks.dense(model), mha=new(layers), ffn=new(layers), hidden=new(hidden))
+    masks.mha[0] = masks.ffn[1] = masks.hidden[:5] = masks.heads[1, 0] = 0
+    return compact(model, masks)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_formula_counts_what_hugging_face_executes(model, batch, attention):
     if attention == "sdpa" and model.config.model_type == "mpnet":
@@ -31,7 +40,7 @@ def test_the_formula_counts_what_hugging_face_executes(model, batch, attention):
     assert costs.count_macs(model, batch) == expected
 
 
-@pytest.mark.parametrize("smaller", [dense, ragged])
+@pytest.mark.parametrize("smaller", [dense, ragged, coarse])
 @pytest.mark.parametrize("tokens", [1, 9])
 def test_the_formula_counts_what_the_compact_model_executes(model, batch, smaller, tokens):
     small = smaller(model)
@@ -82,6 +91,11 @@ def test_params_of_a_pruned_model_are_its_shape(model):
         encoded += attention + (2 * 24 + 1) * layer.neurons + 24 + 4 * 24
     counted = costs.params(small)
     assert (counted.attention, counted.encoder) == (expected, encoded)
+
+
+def test_a_formula_counts_the_encoder_s_parameters(model):
+    for each in (model, dense(model), ragged(model), coarse(model)):
+        assert costs.encoder_params(encoder.shape(each)) == costs.params(each).encoder
 
 
 def test_nonzero_counts_what_zeroing_leaves(model):
@@ -145,8 +159,9 @@ def test_latency_refuses_in_one_line(bert, batch, change):
     assert "\n" not in str(caught.value)
 
 
-def test_a_random_twin_has_the_shape_and_the_macs(model, batch):
-    small = ragged(model)
+@pytest.mark.parametrize("smaller", [ragged, coarse])
+def test_a_random_twin_has_the_shape_and_the_macs(model, batch, smaller):
+    small = smaller(model)
     state = torch.random.get_rng_state()
     shape = Shape.from_json(encoder.shape(small).json())
     for source in (model.config, small.config):

@@ -80,7 +80,7 @@ def test_a_failed_sweep_stops_no_other_and_the_next_study_resumes(study, tmp_pat
     status, output = finished(study(STUB_FAILS="second"))
     assert status == 1
     assert "error: no space left on device" in output
-    assert "the study stopped with 1 runs missing" in output
+    assert "the study stopped with 1 records missing" in output
     assert "Traceback" not in output
     assert finished(study())[0] == 0
     assert runs(tmp_path) == ["first", "second", "third", "second"]

@@ -175,3 +175,60 @@ def test_scores_that_know_no_budget_are_computed_once_and_charged_to_every_run(
     [alone] = execute.obtain([replace(asked, budget=0.75)], runs.Store(store.folder / "other"))
     assert len(calls) == 2
     assert alone.per_example == many.per_example
+
+
+COFI = {"reg_lr": 1.0, "lr": 1e-3}
+TUNED = {"steps": 6, "batch": 16, "lr": 1e-3, "precision": "float32", "selections": 2}
+
+
+@pytest.fixture
+def cofi(spec):
+    return replace(
+        spec,
+        method="cofi",
+        version=study.VERSIONS["cofi"],
+        budget=0.4,
+        unit="parameters",
+        options=COFI,
+        training={
+            "teacher": TEACH,
+            "sees": {"steps": 40, "batch": 16},
+            "after": TUNED | {"distil": {"prediction": 0.1, "layers": 0.9}},
+        },
+    )
+
+
+def test_a_method_that_trains_for_long_leaves_its_trace_and_no_checkpoint(cofi, store):
+    [run] = execute.obtain([cofi], store)
+    assert run.trace["realised"] == pytest.approx(1 - run.kept["encoder"], abs=1e-5)
+    assert [step for step, _ in run.trace["finetune"]["selection"]] == [3, 6]
+    assert len(run.trace["scores"]) == 12
+    assert {"prune", "finetune"} < set(run.seconds)
+    assert not list((assets.CACHE / "checkpoints").glob("*"))
+    assert execute.obtain([cofi], store, compute=False) == [run]
+
+
+@pytest.mark.parametrize("phase", ["prune", "finetune"])
+def test_a_killed_run_goes_on_from_its_checkpoint(cofi, store, place, monkeypatch, phase):
+    from lib import checkpoints
+
+    [straight] = execute.obtain([cofi], runs.Store(place / "straight"))
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    real, saved = checkpoints.Keeper.save, []
+
+    def save(keeper, *state):
+        real(keeper, *state)
+        saved.append(keeper.file.stem)
+        if saved.count(phase) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Keeper, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            execute.obtain([cofi], store)
+    assert list((assets.CACHE / "checkpoints").glob("*/*"))
+    [resumed] = execute.obtain([cofi], store)
+    assert resumed.per_example == straight.per_example
+    assert resumed.trace == straight.trace
+    assert resumed.shape == straight.shape
+    assert not list((assets.CACHE / "checkpoints").glob("*"))

@@ -128,6 +128,9 @@ def quick(tmp_path, monkeypatch) -> study.Profile:
         profile.store.put(run)
     for timing in made.timings(runs):
         profile.store.put_timing(timing)
+    for chapter in study.CHAPTERS:
+        for question in study.questions(chapter, profile):
+            profile.store.put_probe(made.probe(question))
     monkeypatch.setenv("PRUNING_FIGURES", str(tmp_path / "data"))
     return profile
 
@@ -185,6 +188,21 @@ def test_a_record_that_is_marked_untested_is_done_without(quick, tmp_path, monke
     played("anatomy")
 
 
+def test_a_missing_answer_is_an_error_that_names_it_unless_it_is_marked(
+    quick, tmp_path, monkeypatch
+):
+    [question] = [q for q in study.questions("kcm", quick) if q.name == "hull"]
+    (quick.folder / question.file).unlink()
+    with pytest.raises(StudyError, match=question.key):
+        played("kcm")
+    marks = tmp_path / "untested.yaml"
+    marks.write_text("- {select: {question: [hull]}, why: no time}\n")
+    monkeypatch.setattr(study, "UNTESTED", marks)
+    glued = played("kcm")["glued"]
+    assert glued["verdict-kcm.hull"] == glued["hull-facets"] == "untested"
+    assert glued["vision-dense"] != "untested"
+
+
 def test_an_unknown_profile_is_refused(quick):
     with pytest.raises(StudyError, match="unknown profile 'qick'; did you mean quick"):
         played("anatomy", profile="qick")
@@ -215,7 +233,8 @@ def tiny(tmp_path, monkeypatch, make_classifier, digits) -> dict[str, object]:
 @each
 def test_a_notebook_runs_under_papermill_on_a_tiny_random_encoder(name, tiny, tmp_path):
     """All of it: teacher, pruners, fine-tuning, records, figures; for a fork nothing is timed."""
-    folder = chapters.execute(name, tiny | {"budgets": [0.5], "seeds": 1}, tmp_path / name)
+    settings = tiny | {"budgets": [0.5 if name != "kcm" else 0.8], "seeds": 1}
+    folder = chapters.execute(name, settings, tmp_path / name)
     notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     assert {path.stem for path in (folder / "data").iterdir()} == set(figures_of(name))
     shown = [cell for cell in notebook.cells if "figure" in cell.metadata.get("mystnb", {})]
@@ -223,4 +242,5 @@ def test_a_notebook_runs_under_papermill_on_a_tiny_random_encoder(name, tiny, tm
         [output] = [it for it in cell.outputs if "image/svg+xml" in it.get("data", {})]
         assert "<svg" in output["data"]["image/svg+xml"]
     records = Path(tmp_path / "cache" / "runs").rglob("*.json")
-    assert len(list(records)) == len(study.specs(name, "quick", **tiny, budgets=[0.5], seeds=1))
+    asked = [*study.specs(name, "quick", **settings), *study.questions(name, "quick", **settings)]
+    assert len(list(records)) == len(asked)

@@ -9,8 +9,17 @@ import torch
 from lib import costs, encoder, pruners
 from lib.errors import StudyError
 
+OWN = ("cofi",)  # its budget is of all parameters and its steps are many: test_cofi.py
+MACS = {name for name in pruners.names() if pruners.get(name).units == ("macs",)}
 VARIANTS = [
-    *((name, {}) for name in pruners.names()),
+    *((name, {"tokens": 9} if name in MACS else {}) for name in pruners.names() if name not in OWN),
+    ("kcm", {"tokens": 9, "labels": 8}),
+    ("kcm", {"tokens": 9, "merge": "voting", "recover": "refit"}),
+    ("kcm", {"tokens": 9, "ranks": "r2", "recover": "none"}),
+    ("ffn", {"tokens": 9, "score": "w1", "recover": "none"}),
+    ("ffn", {"tokens": 9, "score": "rms"}),
+    ("ffn", {"tokens": 9, "score": "random"}),
+    ("mask-tuning", {"tokens": 9, "tune": False}),
     ("coreset", {"sampler": "top"}),
     ("coreset", {"axis": "heads", "sampler": "without"}),
     ("coreset", {"axis": "inputs"}),
@@ -52,9 +61,15 @@ def untouched():
     yield
 
 
+def least(variant):
+    """The lowest of the usual budgets that a method can reach: filters alone cannot go far."""
+    return 0.75 if variant[0] in ("kcm", "ffn", "flap") else 0.3
+
+
 def run(variant, model, data, budget=0.5, **options):
     name, own = variant
     pruner = pruners.get(name, **(own | options))
+    budget = max(budget, least(variant)) if 0.1 < budget < 1 else budget
     return pruner(model, data(pruner.needs), budget)
 
 
@@ -82,6 +97,7 @@ def test_keeps_the_fraction_that_it_was_given(variant, model, batch, data, budge
     pruned = run(variant, model, data, budget)
     assert pruned(**batch).logits.isfinite().all()
     if pruner.unit == "macs":
+        budget = max(budget, least(variant))
         macs = [costs.encoder_macs(encoder.shape(m), 9) for m in (pruned, model)]
         assert budget - 0.01 < macs[0] / macs[1] <= budget
         return
@@ -93,6 +109,7 @@ def test_keeps_the_fraction_that_it_was_given(variant, model, batch, data, budge
 
 
 @pytest.mark.parametrize("unit", ["attention", "encoder"])
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v[0] not in MACS], ids=label)
 def test_its_unit_says_what_shrinks(variant, bert, data, unit):
     name, options = variant
     pruned = run((name, options | {"unit": unit}), bert, data)
@@ -153,10 +170,12 @@ def test_another_seed_matters_where_it_says_so(variant, bert, batch, data):
 def test_data_that_it_needs_must_come(variant, bert, batch):
     pruner = pruners.get(variant[0], **variant[1])
     with pytest.raises(StudyError, match="got 0 batches"):
-        pruner(bert, [], 0.5)
+        pruner(bert, [], 0.75)
+    if pruner.needs == "examples":
+        return
     unlabelled = {name: tensor for name, tensor in batch.items() if name != "labels"}
     with pytest.raises(StudyError, match="wanted labelled batches, got one with only attention_m"):
-        pruner(bert, [unlabelled] * 2, 0.5)
+        pruner(bert, [unlabelled] * 2, 0.75)
 
 
 def test_a_pruned_model_of_uneven_layers_is_refused(bert, data):
@@ -197,7 +216,11 @@ def test_unknown_names_and_options_are_refused_in_one_line():
         pruners.get("taylor", steps=2.5)
     with pytest.raises(StudyError, match="wanted seed as int, got True"):
         pruners.get("random", seed=True)
-    with pytest.raises(StudyError, match="wanted steps and tokens above 0"):
+    with pytest.raises(StudyError, match="wanted tokens above 0"):
+        pruners.get("taylor", tokens=0)
+    with pytest.raises(StudyError, match=r"wanted tokens as float, got 'nine'"):
+        pruners.get("kcm", tokens="nine")
+    with pytest.raises(StudyError, match="wanted steps above 0"):
         pruners.get("taylor", steps=0)
     with pytest.raises(StudyError, match="unit macs searches over all"):
         pruners.get("taylor", unit="macs", granularity="dims")

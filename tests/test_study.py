@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import made
 import numpy as np
 import pytest
 import torch
@@ -119,7 +120,8 @@ def test_every_method_is_tested_with_and_without_fine_tuning(encoder, task):
         for s in fits(specs, after="steps")
     }
     assert lengths == {(200, 32)}
-    assert {s.method for s in specs} | {"random"} == {*pruners.names(), "dense"}
+    family = study.FAMILIES["coreset"].ARMS.values()
+    assert {s.method for s in specs} | {"random"} == {"dense", *(method for method, _ in family)}
 
 
 @pytest.mark.parametrize("unit", ["attention", "encoder"])
@@ -256,12 +258,17 @@ def test_a_selection_reads_arms_options_and_fine_tuning():
 
 
 def test_missing_names_what_is_not_on_record(quick, marks):
-    specs = study.specs("coreset", quick)
+    specs = list(dict.fromkeys(s for name in CHAPTERS for s in study.specs(name, quick)))
     assert study.missing(quick) == specs
     for s in specs:
         quick.store.put(recorded(s))
-    assert study.missing(quick) == [] == study.sweeps(quick)
-    lost = specs[7]
+    assert study.missing(quick) == []
+    asked = study.unanswered(quick)
+    assert [it.questions for it in study.sweeps(quick)] == [(question,) for question in asked]
+    for question in asked:
+        quick.store.put_probe(made.probe(question))
+    assert study.unanswered(quick) == [] == study.sweeps(quick)
+    lost = study.specs("coreset", quick)[7]
     quick.store.path(lost).unlink()
     assert study.missing(quick) == [lost] == study.missing(quick, "coreset")
     assert [s for sweep in study.sweeps(quick) for s in sweep.specs] == [lost]
@@ -275,7 +282,7 @@ def test_sweeps_hold_every_missing_spec_once_by_encoder_task_method_and_seed(mar
     every = [s for sweep in sweeps for s in sweep.specs]
     assert sorted(s.key for s in every) == sorted(s.key for s in study.missing(p))
     assert len({sweep.name for sweep in sweeps}) == len(sweeps)
-    for sweep in sweeps:
+    for sweep in (it for it in sweeps if it.specs):
         assert len({(s.encoder, s.task, s.method, s.seed) for s in sweep.specs}) == 1
     assert every[0].method == "dense"
 
@@ -288,17 +295,85 @@ def test_untested_cells_need_a_reason_and_are_not_expected(quick, marks):
     assert {cell.why for cell in out} == {"Too dear."}
     asked = study.specs("coreset", quick)
     assert set(asked) - set(study.expected("coreset", quick)) == {cell.spec for cell in out}
-    assert study.missing(quick) == asked  # they can still be computed
+    assert study.missing(quick, "coreset") == asked  # they can still be computed
     quick.store.put(recorded(out[0].spec))
     assert study.expected("coreset", quick) == asked  # on record after all
     marks("- select: {profile: published}\n  why: Elsewhere.")
     assert all(cell.status != "untested" for cell in study.cells(quick))
 
 
+def test_questions_are_marked_by_name_and_never_with_runs(quick, marks):
+    questions = study.questions("kcm", quick)
+    assert {question.name for question in questions} == {"hull", "norms", "rankings", "vision"}
+    marks("- select: {profile: quick, chapter: kcm}\n  why: Later.")
+    assert study.answerable("kcm", quick) == questions
+    assert study.excused(quick) == {}
+    marks("- select: {profile: quick, question: [hull, norms]}\n  why: Too dear.")
+    left = {question.name for question in study.answerable("kcm", quick)}
+    assert left == {"rankings", "vision"}
+    assert set(study.excused(quick).values()) == {"Too dear."}
+    assert study.unanswered(quick) == questions  # they can still be computed
+    assert all(cell.status == "missing" for cell in study.cells(quick))
+    assert "4 asked, 0 on record, 2 untested, 2 missing" in study.describe_missing(quick)
+    hull = next(question for question in questions if question.name == "hull")
+    quick.store.put_probe(made.probe(hull))
+    assert hull in study.answerable("kcm", quick)
+    assert "4 asked, 1 on record, 1 untested, 2 missing" in study.describe_missing(quick)
+
+
+def test_a_selection_by_sample_tells_samples_apart():
+    specs = study.specs("kcm", PUBLISHED)
+    own = fits(specs, arm="kcm", task="sst2", encoder="mpnet-base", budget=0.6, sees="own")
+    assert {s.training["sees"]["examples"] for s in own} == {2048}
+    assert {s.seed for s in own} == set(range(10))
+    small = fits(specs, arm="kcm", sees__examples=512, sees__task=None)
+    assert {study.sees_of(s) for s in small} == {"other"}
+    assert {s.seed for s in small} == {0, 1, 2}
+    [(task, examples)] = {
+        (s.training["sees"]["task"], s.training["sees"]["examples"])
+        for s in fits(specs, arm="kcm", sees__task="cola")
+    }
+    assert (task, examples) == ("cola", 2048)
+    plain = fits(specs, arm="ffn-w2-unscaled", sees="own")
+    assert plain
+    assert {s.seed for s in plain} == {0}
+
+
+def test_the_kcm_chapter_asks_for_its_tier():
+    by_group = study.groups("kcm", PUBLISHED)
+    assert list(by_group)[:3] == ["teachers", "headline", "methods"]
+    pairs = set(product(("mpnet-base", "minilm-l6"), ("sst2", "cola", "mrpc", "stsb", "mnli")))
+    every = study.specs("kcm", PUBLISHED)
+    family = {arm for arm in study.FAMILIES["kcm"].ARMS} | {"taylor-steps"}
+    for encoder, task in pairs:
+        here = fits(every, encoder=encoder, task=task, after="none", sees="own")
+        for budget in (0.6, 0.7):
+            assert {study.arm_of(s) for s in here if s.budget == budget} == family
+        for arm, budget in product(("kcm", "mask-tuning", "ffn-w2", "ffn-both"), (0.5, 0.8, 0.9)):
+            assert {s.seed for s in fits(here, arm=arm, budget=budget)} == {0, 1, 2}
+        assert len(fits(here, arm="kcm", budget=0.6)) == 10
+    assert {s.unit for s in every if s.method != "dense"} == {"macs"}
+    fork = study.specs("kcm", "quick", task="imdb", budgets=[0.8], seeds=2)
+    assert {(s.encoder, s.task) for s in fork} == {("minilm-l6", "imdb")}
+    assert {s.budget for s in fork} == {1.0, 0.8}
+    assert {s.seed for s in fork} == {0, 1}
+    teachers = {s.encoder + s.task for s in study.specs("kcm", "paper", "teachers")}
+    assert len(teachers) == 6
+
+
+def test_what_the_kcm_chapter_times():
+    every = study.specs("kcm", PUBLISHED)
+    timed = [s for s in every if study.protocols("kcm", s)]
+    assert {study.arm_of(s) for s in timed} == {"dense", "kcm", "mask-tuning", "ffn-w2"}
+    assert {s.budget for s in timed} == {1.0, 0.6}
+    assert {s.seed for s in timed} == {0}
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "- select: {arm: coreset}",
+        "- {select: {question: hull, task: sst2}, why: so}",
         "- {select: {arm: coreset}, why: ''}",
         "- {select: {armour: coreset}, why: so}",
         "- {select: coreset, why: so}",
@@ -316,11 +391,22 @@ def test_a_bad_row_of_untested_cells_is_refused(text, marks):
 def test_every_cell_of_tier_one_is_on_record_or_marked_untested():
     lost = [cell.spec.label for cell in study.cells("published") if cell.status == "missing"]
     assert not lost, f"{len(lost)} cells are neither on record nor in data/untested.yaml"
+    open_ = set(study.unanswered("published")) - set(study.excused("published"))
+    assert not open_, f"{len(open_)} questions are neither answered nor in data/untested.yaml"
 
 
 def test_every_mark_covers_a_cell_that_is_missing():
     open_cells = [cell for cell in study.cells("published") if cell.status == "untested"]
+    lost = study.excused("published")
     for mark in study.untested():
+        if "question" in mark.select:
+            chapters = mark.select.get("chapter", CHAPTERS)
+            assert any(
+                mark.covers_question("published", chapter, question)
+                for chapter in ([chapters] if isinstance(chapters, str) else chapters)
+                for question in lost
+            ), f"no question that {mark.select} marks is open: take the row out"
+            continue
         covered = [
             cell
             for cell in open_cells

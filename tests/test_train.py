@@ -4,6 +4,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from lib import checkpoints
+from lib.compact import dense
+from lib.distil import Distil
 from lib.errors import StudyError
 from lib.train import Recipe, finetune
 
@@ -112,3 +115,79 @@ def test_epochs_count_steps():
     assert Recipe(epochs=1).total(67) == 3
     assert Recipe(epochs=0.5, batch=10).total(100) == 5
     assert Recipe(steps=7).total(10**6) == 7
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(count):
+    """A selection score that falls, and ends the training when asked for the `count`-th time."""
+    asked = []
+
+    def select(model):
+        asked.append(1)
+        if len(asked) == count:
+            raise Killed
+        return float(model.classifier.weight.detach().abs().sum())
+
+    return select
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_killed_training_goes_on_to_the_same_result(
+    make_classifier, data, digits, tmp_path, monkeypatch, distilled
+):
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    model = make_classifier("bert", 2)
+    recipe = dict(steps=12, batch=16, lr=3e-3, precision="float32", selections=6)
+    recipe = Recipe(**recipe, distil=Distil() if distilled else None)
+    file, more = tmp_path / "finetune.safetensors", {"teacher": make_classifier("bert", 2)}
+    straight = finetune(model, digits, data, recipe, 0, killed_at(99), **more)
+    with pytest.raises(Killed):
+        finetune(model, digits, data, recipe, 0, killed_at(4), **more, checkpoint=file)
+    for _ in range(2):  # the second finds it done
+        again = finetune(model, digits, data, recipe, 0, killed_at(99), **more, checkpoint=file)
+        assert (again.losses, again.selection) == (straight.losses, straight.selection)
+        assert again.before > 0
+        torch.testing.assert_close(
+            again.model.state_dict(), straight.model.state_dict(), rtol=0, atol=0
+        )
+    with pytest.raises(StudyError, match="other hyperparameters"):
+        finetune(model, digits, data, recipe, 1, killed_at(99), **more, checkpoint=file)
+
+
+def test_a_distilled_training_follows_its_teacher_not_the_labels(make_classifier, data, digits):
+    teacher = finetune(make_classifier("bert", 2), digits, data, RECIPE, seed=0).model
+    wrong = data.remove_columns("label").add_column("label", [1 - x for x in data["label"]])
+    recipe = Recipe(steps=40, batch=16, lr=3e-3, precision="float32", distil=Distil(1.0, 1.0))
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student = dense(make_classifier("bert", 2))
+    trained = finetune(student, digits, wrong, recipe, 0, teacher=teacher)
+    assert accuracy(trained.model, data) > 0.9
+    assert trained.losses[-1] < trained.losses[0]
+    torch.testing.assert_close(dict(teacher.state_dict()), before, rtol=0, atol=0)
+
+
+def test_a_recipe_that_distils_wants_a_teacher(make_classifier, data, digits):
+    recipe = Recipe(steps=2, distil=Distil())
+    with pytest.raises(StudyError, match="wanted a teacher, as the recipe says distil"):
+        finetune(make_classifier("bert", 2), digits, data, recipe, 0)
+
+
+def test_a_recipe_without_distillation_is_recorded_as_before():
+    """Teachers on disk are found by a digest of this."""
+    options = {"steps": 5, "lr": 1e-3}
+    assert Recipe.of(options).record() == {
+        "epochs": None,
+        "steps": 5,
+        "batch": 32,
+        "lr": 1e-3,
+        "warmup": 0.06,
+        "weight_decay": 0.01,
+        "clip": 1.0,
+        "precision": "bfloat16",
+        "selections": 0,
+    }
+    distil = {"prediction": 0.1, "layers": 0.9, "matching": "unordered"}
+    assert Recipe.of(options | {"distil": distil}).record()["distil"] == distil

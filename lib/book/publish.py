@@ -92,11 +92,18 @@ def untimed(profile: str) -> list[study.Clocked]:
 def _require_records(profile: str) -> None:
     """StudyError that names the first record which is missing and not marked untested."""
     lost = [cell.spec for cell in study.cells(profile) if cell.status == "missing"]
+    store = study.profile(profile).store
     if lost:
-        store = study.profile(profile).store
         raise StudyError(
             f"the {profile} book lacks {len(lost)} records, first {store.path(lost[0])} "
             f"({lost[0].label}); compute them with `make study PROFILE={profile}` or mark them "
+            "in data/untested.yaml"
+        )
+    marked = study.excused(profile)
+    if asked := [question for question in study.unanswered(profile) if question not in marked]:
+        raise StudyError(
+            f"the {profile} book lacks {len(asked)} answers, first {store.folder / asked[0].file} "
+            f"({asked[0].label}); compute them with `make study PROFILE={profile}` or mark them "
             "in data/untested.yaml"
         )
     if unknown := untimed(profile):

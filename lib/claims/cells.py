@@ -1,9 +1,10 @@
 """What do the runs measure beside one stated number?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lib import study
 from lib.claims.answers import wilson
 from lib.claims.claim import Cell, Claim, Verdict
 from lib.claims.quantities import QUANTITIES, Evidence
@@ -12,15 +13,23 @@ from lib.runs import Spec, Timing
 
 
 def at_cell(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
-    """The specs that a cell is about: those of its budget, where it names one."""
-    by_budget = QUANTITIES[quantity].by == "budget" and cell != ""
-    return [s for s in specs if not by_budget or s.budget == cell]
+    """The specs that a cell is about: those of its budget or arm, where it names one."""
+    if QUANTITIES[quantity].by != "budget" or cell == "":
+        return list(specs)
+    if isinstance(cell, str):
+        return [s for s in specs if study.arm_of(s) == cell]
+    return [s for s in specs if s.budget == cell]
 
 
 def timings_of(
-    timings: Sequence[Timing], encoder: str, protocol: Mapping[str, Any] | None
+    timings: Sequence[Timing],
+    encoder: str,
+    protocol: Mapping[str, Any] | None,
+    others: Iterable[str] = (),
 ) -> tuple[Timing, ...]:
     """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
+
+    `others` are encoders of rivals, wanted beside those of `encoder`.
 
     Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
     """
@@ -28,7 +37,7 @@ def timings_of(
     fits = [
         timing
         for timing in timings
-        if timing.encoder == encoder
+        if timing.encoder in (encoder, *others)
         and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
     machines = [timing.machine for timing in fits]
@@ -41,13 +50,15 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     stated, low, high = _stated(claim, cell, judged)
     relation = claim.relation[cell]
     blank = Cell(cell, relation, stated, low, high, None, None, None, 0, Verdict.UNTESTED)
-    if not evidence.runs or (claim.versus is not None and not evidence.rivals):
+    if evidence.values is None and not evidence.runs:
+        return blank
+    if claim.versus is not None and not evidence.rivals:
         return blank
     estimate = QUANTITIES[judged].measure(evidence)
     if isinstance(estimate, str):
         return replace(blank, note=estimate)
     seeds = len(evidence.runs)
-    few = f"{seeds} of the {claim.seeds} seeds asked for" if seeds < claim.seeds else ""
+    few = f"{seeds} of the {claim.seeds} seeds asked for" if 0 < seeds < claim.seeds else ""
     return replace(
         blank,
         measured=estimate.value,

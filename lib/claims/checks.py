@@ -5,7 +5,7 @@ from typing import Any
 
 from lib import study
 from lib.claims.claim import RELATIONS
-from lib.claims.quantities import QUANTITIES
+from lib.claims.quantities import QUANTITIES, TIMED
 from lib.errors import StudyError, unknown
 
 FIELDS: dict[str, Any] = {  # of a claims file, with what they may be before anything else is asked
@@ -16,6 +16,8 @@ FIELDS: dict[str, Any] = {  # of a claims file, with what they may be before any
     "dense": int | float,
     "examples": int,
     "seeds": int,
+    "probe": dict,
+    "reference": dict,
 }
 
 
@@ -54,7 +56,11 @@ def _check_context(row: dict[str, Any], where: str) -> None:
 
 
 def _check_measured(row: dict[str, Any], where: str) -> None:
-    lacking = {"select", "quantity", "relation", "stated", "tolerance", "rationale"} - set(row)
+    itself = (
+        QUANTITIES[row["quantity"]].reads == "claim" if row.get("quantity") in QUANTITIES else 0
+    )
+    about = "reference" if itself else "probe" if "probe" in row else "select"
+    lacking = {about, "quantity", "relation", "stated", "tolerance", "rationale"} - set(row)
     if lacking:
         raise StudyError(f"{where}: lacks {', '.join(sorted(lacking))}")
     name, cells = row["quantity"], by_cell(row["stated"])
@@ -64,8 +70,14 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
     for select in (row[part] for part in ("select", "versus") if part in row):
         study.check_select(select, where)
     if ("versus" in row) != quantity.rival:
-        raise StudyError(f"{where}: versus goes with the quantity difference and no other")
-    if ("protocol" in row) != (quantity.reads == "timings"):
+        raise StudyError(f"{where}: versus goes with a quantity that is a difference and no other")
+    if ("probe" in row) != (quantity.reads == "probe") or {"probe", "select"} <= set(row):
+        raise StudyError(f"{where}: probe goes with the quantity probe, and without a selection")
+    if "probe" in row and set(row["probe"]) != {"question", "value"}:
+        raise StudyError(f"{where}: wanted probe with question and value, got {row['probe']!r}")
+    if name == "fingerprint" and not row.get("reference"):
+        raise StudyError(f"{where}: a fingerprint wants its reference, a list of counts by task")
+    if ("protocol" in row) != (quantity.reads in TIMED):
         raise StudyError(f"{where}: protocol goes with a quantity that is timed and no other")
     if not cells or not all(_number(value) for value in cells.values()):
         raise StudyError(f"{where}: wanted stated as a number or a table of numbers")
@@ -88,8 +100,11 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
         raise StudyError(f"{where}: wanted a tolerance of 0 or more, got {tolerance}")
     if not row["rationale"]:
         raise StudyError(f"{where}: wanted a rationale for its tolerance")
-    if name == "score" and "dense" not in row:
+    if quantity.loss and "dense" not in row:
         raise StudyError(f"{where}: a score wants the talk's dense score beside it, for drops")
+
+
+WORDS = {"part": ("attention", "feed-forward"), "side": ("speedup", "share")}  # cells with names
 
 
 def _number(value: Any) -> bool:
@@ -97,6 +112,12 @@ def _number(value: Any) -> bool:
 
 
 def _cell_fits(cell: Any, by: str) -> bool:
-    if by == "part":
-        return cell in ("attention", "feed-forward")
+    if by in WORDS:
+        return cell in WORDS[by]
+    if by == "budget" and isinstance(cell, str):
+        return cell in study.ARMS
+    if by == "speed":
+        return _number(cell) and cell >= 1
+    if by == "probe":
+        return _number(cell)
     return _number(cell) and (0 < cell <= 1 if by == "budget" else cell >= 2)

@@ -36,7 +36,9 @@ class Claim:
     for all cells or one each, with its `rationale`; here it is absolute. `original` is the encoder
     and task of the talk. A stated score on `examples` sentences has an interval of its own; with
     `dense`, the talk's dense score, a replication judges drops. A context row says `why` it is not
-    measured.
+    measured. In place of runs a claim may rest on a `probe`: the question, and the name of the
+    table in its answer that has the claim's cells. `reference` is a row of numbers a task, for
+    quantities that compare with one.
     """
 
     chapter: str
@@ -58,6 +60,8 @@ class Claim:
     protocol: dict[str, Any] | None = None
     seeds: int = 1
     why: str = ""
+    probe: dict[str, str] | None = None
+    reference: dict[str, list[int | float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from lib import study
 from lib.claims.cells import at_cell, cell_of, timings_of
 from lib.claims.claim import Claim, Finding, Verdict
-from lib.claims.quantities import QUANTITIES, Evidence
+from lib.claims.quantities import PER_ENCODER, QUANTITIES, Evidence, cell_name
 from lib.claims.reading import digest
 from lib.claims.verdicts import overall
-from lib.runs import Run, Spec, Timing
+from lib.runs import Probe, Question, Run, Spec, Timing
 
 
 def judge(
@@ -17,19 +17,25 @@ def judge(
     specs: Sequence[Spec],
     runs: Mapping[Spec, Run],
     timings: Sequence[Timing],
-    why: Mapping[Spec, str],
+    why: Mapping[Spec | Question, str],
+    probes: Mapping[Question, Probe | None] | None = None,
 ) -> list[Finding]:
     """The findings of one claim from the specs that its chapter rests on and their runs.
 
-    `why` has the reasons for runs that are marked untested.
+    `why` has the reasons for what is marked untested, `probes` the chapter's questions with their
+    answers, None where there is none.
     """
     if claim.kind == "context":
         return [_untested(claim, p, claim.why)]
+    if claim.probe is not None:
+        return _probed(claim, p, probes or {}, why)
     quantity = QUANTITIES[claim.quantity]
+    if quantity.reads == "claim":
+        return [_of_itself(claim)]
     own = [s for s in specs if study.matches(s, claim.select)]
     rivals = [s for s in specs if claim.versus is not None and study.matches(s, claim.versus)]
     pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
-    if quantity.reads != "answers":  # a matter of the encoder alone: its first task will do
+    if quantity.reads in PER_ENCODER:  # its first task will do
         pairs = {(e, t): None for e, t in reversed({e: t for e, t in reversed(pairs)}.items())}
     found = [
         finding
@@ -58,16 +64,17 @@ def _finding(
     rivals: Sequence[Spec],
     runs: Mapping[Spec, Run],
     timings: Sequence[Timing],
-    why: Mapping[Spec, str],
+    why: Mapping[Spec | Question, str],
 ) -> list[Finding]:
     """One finding, or none where the profile asks for none of the claim's cells."""
     fidelity = _fidelity(claim, encoder, task)
     # An absolute score means nothing on another encoder or task: judge the drop from its own dense.
-    drops = claim.quantity == "score" and fidelity == "replication"
-    judged = "drop" if drops else claim.quantity
+    loss = QUANTITIES[claim.quantity].loss
+    judged = loss if loss and fidelity == "replication" else claim.quantity
     mine = [s for s in own if (s.encoder, s.task) == (encoder, task)]
-    theirs = [s for s in rivals if (s.encoder, s.task) == (encoder, task)]
-    near = timings_of(timings, encoder, claim.protocol)
+    abroad = "encoder" in (claim.versus or {})  # a rival of another encoder answers the same task
+    theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
+    near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs})
     cells, used, asked = [], [], {}
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
@@ -79,19 +86,71 @@ def _finding(
             tuple(runs[s] for s in against if s in runs),
             tuple(runs[s] for s in mine if s in runs),
             near,
+            tuple(claim.reference.get(task, ())),
         )
         used += [*evidence.runs, *evidence.rivals]
         asked |= dict.fromkeys([*at, *against])
         cells.append(cell_of(claim, cell, judged, evidence))
     if not cells:
         return []
-    verdict = overall([cell.verdict for cell in cells])
+    verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
     have = sum(s in runs for s in asked)
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
     note = "; ".join(dict.fromkeys(notes))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
+
+
+def _of_itself(claim: Claim) -> Finding:
+    """What a talk's own numbers say of its claim: no run is needed."""
+    numbers = tuple(number for row in claim.reference.values() for number in row)
+    cells = tuple(
+        cell_of(claim, cell, claim.quantity, Evidence(cell, (), (), (), (), numbers, {}))
+        for cell in claim.stated
+    )
+    place, verdict = claim.original, overall([cell.verdict for cell in cells])
+    note = "arithmetic on the talk's own numbers"
+    return Finding(
+        claim,
+        place["encoder"],
+        place["task"],
+        claim.quantity,
+        cells,
+        verdict,
+        _fidelity(claim, **place),
+        note,
+    )
+
+
+def _probed(
+    claim: Claim,
+    p: study.Profile,
+    probes: Mapping[Question, Probe | None],
+    why: Mapping[Spec | Question, str],
+) -> list[Finding]:
+    """One finding a question of the claim's name, on the question's encoder and task."""
+    found = []
+    for question, probe in probes.items():
+        if question.name != claim.probe["question"]:
+            continue
+        encoder, task = (question.parameters.get(n, getattr(p, n)) for n in ("encoder", "task"))
+        values = probe.values.get(claim.probe["value"], {}) if probe else None
+        cells = tuple(
+            cell_of(claim, cell, claim.quantity, Evidence(cell, (), (), (), (), (), values))
+            for cell in claim.stated
+            if values is None or cell_name(cell) in values
+        )
+        if probe is None:
+            note = why.get(question, "not on record")
+        elif not cells:
+            note = "the probe on record has none of its cells"
+        else:
+            note = ""
+        verdict = overall([cell.verdict for cell in cells])
+        fidelity = _fidelity(claim, encoder, task)
+        found.append(Finding(claim, encoder, task, claim.quantity, cells, verdict, fidelity, note))
+    return found or [_untested(claim, p, f"the profile {p.name} does not ask")]
 
 
 def _changed(claim: Claim, used: Sequence[Run]) -> list[str]:

@@ -42,10 +42,20 @@ def findings(
     runs = {spec: store.get(spec) for spec in asked if store.has(spec)}
     timings = store.timings()
     why = {cell.spec: cell.why for cell in study.cells(p, tuple(specs)) if cell.why}
+    why |= study.excused(p, used)
+    probes = {
+        chapter: {
+            question: store.probe(question) if store.answers(question) else None
+            for question in study.questions(chapter, p)
+        }
+        for chapter in used
+    }
     return [
         finding
         for claim in wanted
-        for finding in judge(claim, p, specs[claim.chapter], runs, timings, why)
+        for finding in judge(
+            claim, p, specs[claim.chapter], runs, timings, why, probes[claim.chapter]
+        )
     ]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Evidence:
     """What one cell of a claim rests on.
 
     `runs` and `rivals` are of this cell, `all` the claim's runs of every cell, `timings` those of
-    one machine and encoder under the claim's protocol.
+    one machine and encoder under the claim's protocol; `reference` is the claim's row of numbers
+    for the task, `values` what the claim's probe found, by cell.
     """
 
     cell: Any
@@ -38,19 +39,25 @@ class Evidence:
     rivals: tuple[Run, ...]
     all: tuple[Run, ...]
     timings: tuple[Timing, ...]
+    reference: tuple[int | float, ...] = ()
+    values: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Quantity:
     """How to measure: an estimate, or a line that says what is missing.
 
-    `by` names a claim's cells, `reads` what is looked at: answers, shape or timings.
+    `by` names a claim's cells, `reads` what is looked at: answers, shape, timings, or what a run
+    did on its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a
+    score in a replication; `joint` says that all cells of a claim have to hold at once.
     """
 
     measure: Callable[[Evidence], Estimate | str]
     by: str = "budget"
     reads: str = "answers"
     rival: bool = False
+    loss: str = ""
+    joint: bool = False
 
 
 # --- answers: paired bootstrap over examples, Student's t over seeds ------------------------------
@@ -58,8 +65,8 @@ class Quantity:
 Combine = Callable[[Any, Any, Any], Any]  # of the dense, the pruned and the rival's score
 
 
-def _of_answers(combine: Combine) -> Callable[[Evidence], Estimate]:
-    """A quantity of scores, each the mean over its runs.
+def _of_answers(combine: Combine, plain: bool = False) -> Callable[[Evidence], Estimate]:
+    """A quantity of scores, each the mean over its runs; `plain` has accuracy for F1.
 
     Examples are resampled for all models at once (paired). Where several seeds were run, a value
     of Student's t with their standard error joins each resample: with equal answers in all seeds
@@ -67,10 +74,10 @@ def _of_answers(combine: Combine) -> Callable[[Evidence], Estimate]:
     """
 
     def measure(e: Evidence) -> Estimate:
-        dense = _mean(e.runs, "dense")
-        pruned = _mean(e.runs, "pruned")
-        rival = _mean(e.rivals, "pruned") if e.rivals else (0.0, 0.0)
-        spread = (0.0, _seed_noise(e.runs, 0), _seed_noise(e.rivals, 1))
+        dense = mean_score(e.runs, "dense", plain)
+        pruned = mean_score(e.runs, "pruned", plain)
+        rival = mean_score(e.rivals, "pruned", plain) if e.rivals else (0.0, 0.0)
+        spread = (0.0, seed_noise(e.runs, 0, plain), seed_noise(e.rivals, 1, plain))
         parts = (dense, pruned, rival)
         value = combine(*(point for point, _ in parts))
         draws = combine(*(d + noise for (_, d), noise in zip(parts, spread, strict=True)))
@@ -80,14 +87,18 @@ def _of_answers(combine: Combine) -> Callable[[Evidence], Estimate]:
     return measure
 
 
-def _mean(runs: Sequence[Run], side: str) -> tuple[float, Float[np.ndarray, " replicates"]]:
-    scores = [_score(run, side) for run in runs]
+def mean_score(
+    runs: Sequence[Run], side: str, plain: bool
+) -> tuple[float, Float[np.ndarray, " replicates"]]:
+    scores = [_score(run, side, plain) for run in runs]
     points, draws = zip(*scores, strict=True)
     return float(np.mean(points)), np.mean(draws, axis=0)
 
 
-def _seed_noise(runs: Sequence[Run], stream: int) -> Float[np.ndarray, " replicates"] | float:
-    points = [_score(run, "pruned")[0] for run in runs]
+def seed_noise(
+    runs: Sequence[Run], stream: int, plain: bool
+) -> Float[np.ndarray, " replicates"] | float:
+    points = [_score(run, "pruned", plain)[0] for run in runs]
     if len(points) < 2:
         return 0.0
     error = np.std(points, ddof=1) / math.sqrt(len(points))
@@ -96,15 +107,16 @@ def _seed_noise(runs: Sequence[Run], stream: int) -> Float[np.ndarray, " replica
     return error * stats.t.ppf((order + 0.5) / REPLICATES, len(points) - 1)
 
 
-def _score(run: Run, side: str) -> tuple[float, Float[np.ndarray, " replicates"]]:
+def _score(run: Run, side: str, plain: bool) -> tuple[float, Float[np.ndarray, " replicates"]]:
     packed = run.per_example
-    return score(packed["metric"], packed["n"], packed["classes"], packed["labels"], packed[side])
+    metric = "accuracy" if plain and packed["metric"] == "f1" else packed["metric"]
+    return score(metric, packed["n"], packed["classes"], packed["labels"], packed[side])
 
 
 # --- shape: counted, so without an interval -------------------------------------------------------
 
 
-def _exactly(value: float, n: int) -> Estimate:
+def exactly(value: float, n: int) -> Estimate:
     return Estimate(value, value, value, n)
 
 
@@ -116,7 +128,7 @@ def _parameters(e: Evidence) -> Estimate:
         layer["neurons"] * (2 * shape["hidden"] + 1) + shape["hidden"] for layer in shape["layers"]
     )
     part = {"attention": attention, "feed-forward": feed_forward}[e.cell]
-    return _exactly(part / total, len(e.runs))
+    return exactly(part / total, len(e.runs))
 
 
 def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
@@ -140,13 +152,13 @@ def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
 def _feed_forward_share(e: Evidence) -> Estimate:
     """Share of an encoder's MACs that the feed-forward part takes, at a length."""
     parts = macs(e.runs[0].shape, e.cell)
-    return _exactly(parts["feed-forward"] / sum(parts.values()), len(e.runs))
+    return exactly(parts["feed-forward"] / sum(parts.values()), len(e.runs))
 
 
 def _exponent(e: Evidence) -> Estimate:
     """p in MACs ~ length^p, from half of the cell's length to the whole of it."""
     whole, half = (sum(macs(e.runs[0].shape, tokens).values()) for tokens in (e.cell, e.cell // 2))
-    return _exactly(math.log2(whole / half), len(e.runs))
+    return exactly(math.log2(whole / half), len(e.runs))
 
 
 # --- timings: bootstrap over rounds ---------------------------------------------------------------
@@ -154,10 +166,17 @@ def _exponent(e: Evidence) -> Estimate:
 
 def _speedup(e: Evidence) -> Estimate | str:
     """How many times faster than our own dense model, both padded to the batch."""
-    rounds = _rounds(e.runs, e.timings)
-    if rounds is None:
-        return "no timing of its shape on record; `make timings` measures it"
-    return _ratio(*rounds)
+    timed = [(shape_key(run.shape), _rounds([run], e.timings)) for run in e.runs]
+    found = [(key, _ratio(*rounds)) for key, rounds in timed if rounds is not None]
+    if not found:
+        return UNTIMED
+    if len({key for key, _ in found}) == 1:
+        return found[0][1]
+    # Seeds of one arm that left different shapes: how much they differ says how sure the mean is.
+    return replace(over_seeds([one.value for _, one in found]), n=sum(one.n for _, one in found))
+
+
+UNTIMED = "no timing of its shape on record; `make timings` measures it"
 
 
 def _step(e: Evidence) -> Estimate | str:
@@ -214,15 +233,123 @@ def _ratios(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " replica
     return np.concatenate([[np.median(above) / np.median(below)], draws])
 
 
+# --- what a run did on its way: Student's t over seeds --------------------------------------------
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean; of a single value nothing says how sure it is, so it stands as a count does."""
+    mean = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return exactly(mean, len(values))
+    low, high = stats.t.interval(LEVEL, len(values) - 1, mean, stats.sem(values))
+    return Estimate(mean, float(low), float(high), len(values))
+
+
+def pruning_seconds(run: Run) -> float:
+    """From the dense model to the smaller one: scores and pruning, calibration included."""
+    return sum(run.seconds.get(phase, 0.0) for phase in ("score", "prune"))
+
+
+def layer_errors(run: Run) -> list[float] | None:
+    """Relative error of each layer's output after pruning, first to last; None if not recorded."""
+    return run.trace.get("layer_errors") or None
+
+
+NO_ERRORS = "its runs have no errors by layer on record"
+
+
+def _error_growth(e: Evidence) -> Estimate | str:
+    """The last layer's error over the mean of all layers': above 1 where errors add up."""
+    found = [errors for run in e.runs if (errors := layer_errors(run))]
+    if not found:
+        return NO_ERRORS
+    return over_seeds([errors[-1] / np.mean(errors) if any(errors) else 1.0 for errors in found])
+
+
+def _error_difference(e: Evidence) -> Estimate | str:
+    """The last layer's error less the rival's, seed by seed where both have the same seeds."""
+    own, rival = (
+        {run.spec.seed: errors[-1] for run in side if (errors := layer_errors(run))}
+        for side in (e.runs, e.rivals)
+    )
+    if not own or not rival:
+        return NO_ERRORS
+    if shared := sorted(own.keys() & rival.keys()):
+        return over_seeds([own[seed] - rival[seed] for seed in shared])
+    return over_seeds([error - float(np.mean(list(rival.values()))) for error in own.values()])
+
+
+def pruned_neurons(run: Run) -> list[int]:
+    """How many neurons each layer lost."""
+    dense, shape = run.dense, run.shape
+    layers, hidden = shape["layers"], shape["hidden"]
+    feed_forward = dense["encoder_params"] - dense["attention_params"] - 4 * hidden * len(layers)
+    whole = round((feed_forward / len(layers) - hidden) / (2 * hidden + 1))
+    return [whole - layer["neurons"] for layer in layers]
+
+
+def _spread(e: Evidence) -> Estimate:
+    """Share of its neurons that the hardest pruned layer loses, less that of the least pruned."""
+    shares = []
+    for run in e.runs:
+        lost = pruned_neurons(run)
+        shares.append((max(lost) - min(lost)) / (lost[0] + run.shape["layers"][0]["neurons"]))
+    return over_seeds(shares)
+
+
+def _fingerprint(e: Evidence) -> Estimate | str:
+    """Spearman's correlation of the neurons lost by layer with the claim's reference."""
+    if not e.reference:
+        return "the source has no counts for this task"
+    if (ours := len(e.runs[0].shape["layers"])) != len(e.reference):
+        return f"the source's encoder has {len(e.reference)} layers, this one {ours}"
+    lost = [pruned_neurons(run) for run in e.runs]
+    if any(len(set(counts)) == 1 for counts in lost):
+        return "every layer loses the same, so there is no order to compare"
+    return over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost])
+
+
+def _probe(e: Evidence) -> Estimate | str:
+    """A value that a probe found: a number, or one with its interval."""
+    found = (e.values or {}).get(cell_name(e.cell))
+    if found is None:
+        return "the probe on record has no such cell"
+    value, low, high = found if isinstance(found, list) else (found,) * 3
+    return Estimate(float(value), float(low), float(high), 1)
+
+
+def cell_name(cell: Any) -> str:
+    """A claim's cell as a probe names it: 0.6, 3."""
+    return cell if isinstance(cell, str) else f"{cell:g}"
+
+
+TIMED = ("timings", "trade")  # what wants a protocol
+PER_ENCODER = ("shape", "timings", "seconds")  # a matter of the encoder alone, whatever the task
+
 QUANTITIES = {
-    "score": Quantity(_of_answers(lambda dense, pruned, rival: pruned)),
+    "score": Quantity(_of_answers(lambda dense, pruned, rival: pruned), loss="drop"),
     "drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned)),
     "share": Quantity(_of_answers(lambda dense, pruned, rival: pruned / dense)),
     "difference": Quantity(_of_answers(lambda dense, pruned, rival: pruned - rival), rival=True),
+    "accuracy": Quantity(
+        _of_answers(lambda dense, pruned, rival: pruned, plain=True), loss="accuracy-drop"
+    ),
+    "accuracy-drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned, plain=True)),
+    "accuracy-share": Quantity(
+        _of_answers(lambda dense, pruned, rival: pruned / dense, plain=True)
+    ),
     "parameters": Quantity(_parameters, by="part", reads="shape"),
     "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
     "exponent": Quantity(_exponent, by="length", reads="shape"),
     "speedup": Quantity(_speedup, reads="timings"),
     "step": Quantity(_step, reads="timings"),
     "exponent-seconds": Quantity(_exponent_seconds, by="length", reads="timings"),
+    "seconds": Quantity(
+        lambda e: over_seeds([pruning_seconds(run) for run in e.runs]), reads="seconds"
+    ),
+    "error-growth": Quantity(_error_growth, reads="trace"),
+    "error-difference": Quantity(_error_difference, reads="trace", rival=True),
+    "spread": Quantity(_spread, reads="layers"),
+    "fingerprint": Quantity(_fingerprint, reads="layers"),
+    "probe": Quantity(_probe, by="probe", reads="probe"),
 }

@@ -64,6 +64,8 @@ def _claim(row: Any, chapter: str, path: Path) -> Claim:
             cell: float(each[cell]) * (abs(value) if how == "relative" else 1)
             for cell, value in stated.items()
         }
+    if "reference" in row:
+        built["reference"] = {t: [float(x) for x in row["reference"][t]] for t in row["reference"]}
     if "dense" in row:
         built["dense"] = float(row["dense"])
     return Claim(chapter=chapter, **row | built)

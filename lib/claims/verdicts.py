@@ -27,17 +27,20 @@ def verdict_of(relation: str, found: Estimate, stated: float, tolerance: float) 
     return Verdict.NOT_REPRODUCED if found.high <= bound else Verdict.INCONCLUSIVE
 
 
-def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict on a claim of several cells.
+def overall(verdicts: Sequence[Verdict], joint: bool = False) -> Verdict:
+    """The verdict on a claim of several cells; `joint` where they have to hold at once.
 
     All: reproduced. At least half: partly. If what is not decided could still make up half:
-    inconclusive (untested where no cell was measured). Else not reproduced.
+    inconclusive (untested where no cell was measured). Else not reproduced. Of cells that have to
+    hold at once, one that fails is enough.
     """
     if not verdicts or set(verdicts) == {Verdict.UNTESTED}:
         return Verdict.UNTESTED
     good, bad = verdicts.count(Verdict.REPRODUCED), verdicts.count(Verdict.NOT_REPRODUCED)
     if good == len(verdicts):
         return Verdict.REPRODUCED
+    if joint:
+        return Verdict.NOT_REPRODUCED if bad else Verdict.INCONCLUSIVE
     if 2 * good >= len(verdicts):
         return Verdict.PARTLY
     return Verdict.NOT_REPRODUCED if 2 * bad > len(verdicts) else Verdict.INCONCLUSIVE

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.figures import kcm
 from lib.figures.anatomy import length, parameters, precision, work
 from lib.figures.ledger import verdicts
 from lib.figures.rivals import baselines, others, rivals
@@ -24,6 +25,7 @@ __all__ = [
     "density",
     "full_model",
     "hypotheses",
+    "kcm",
     "length",
     "masks_alone",
     "nearest",

@@ -1,7 +1,7 @@
 """How do our figures look? One style, one colour and one marker a method, one mark for the talk."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,41 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "taylor-once": ("#c98500", "h"),
     "taylor-steps": ("#8a5a00", "H"),
     "movement": ("#332288", "d"),
+    # 23 are more than hues can part: blues are KCM's, oranges and browns weights', greens
+    # outputs', reds and purples other papers'; lightness and marker do the rest.
+    "kcm": ("#0072b2", "o"),
+    "kcm-unscaled": ("#3d9fd6", "s"),
+    "kcm-refit": ("#004b78", "D"),
+    "kcm-r2": ("#5b6fd8", "^"),
+    "kcm-d2": ("#2e3fa3", "v"),
+    "kcm-voting": ("#7b93c4", "<"),
+    "kcm-layerwise": ("#2a8fa8", ">"),
+    "kcm-512": ("#6a7a99", "p"),
+    "kcm-1k": ("#3f4d6b", "h"),
+    "ffn-w1": ("#b86b00", "^"),
+    "ffn-w2": ("#d55e00", "v"),
+    "ffn-both": ("#8a5a00", "s"),
+    "ffn-w1-unscaled": ("#d9962f", "<"),
+    "ffn-w2-unscaled": ("#e68a5c", ">"),
+    "ffn-both-unscaled": ("#b39056", "d"),
+    "ffn-output": ("#00805e", "P"),
+    "ffn-rms": ("#4da380", "X"),
+    "ffn-energy": ("#117733", "H"),
+    "ffn-random": ("#7f7f7f", "X"),
+    "flap": ("#999933", "*"),
+    "mask-tuning": ("#882255", "o"),
+    "mask-tuning-untuned": ("#b8558f", "s"),
+    "k-prune": ("#332288", "d"),
+    "cofi": ("#0072b2", "o"),
+    "cofi-authors": ("#6b6b6b", "X"),
+    "cofi-fine": ("#c98500", "<"),
+    "cofi-fine-wide": ("#d55e00", "^"),
+    "cofi-layers": ("#00805e", "s"),
+    "cofi-hidden": ("#8a5a00", "v"),
+    "cofi-undistilled": ("#b8558f", "d"),
+    "cofi-prediction": ("#882255", "P"),
+    "cofi-fixed": ("#332288", "h"),
+    "cofi-unordered": ("#3d9fd6", "D"),
 }
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
@@ -177,6 +212,17 @@ def rows(axes: Axes, words: Iterable[str], top: float = 0.5) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=FAINT, lw=0.8)
     axes.set_axisbelow(True)
+
+
+def places(axes: Axes, pairs: Sequence[tuple[str, str]]) -> None:
+    """Encoders and tasks as the columns of a map, named above it; upright where they are many."""
+    if len(pairs) > 4:
+        words = [f"{encoder} {task}" for encoder, task in pairs]
+        axes.set_xticks(range(len(pairs)), words, rotation=90)
+    else:
+        axes.set_xticks(range(len(pairs)), [f"{encoder}\n{task}" for encoder, task in pairs])
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
 
 
 # --- words beside lines ---------------------------------------------------------------------------

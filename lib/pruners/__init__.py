@@ -1,7 +1,7 @@
 """Which methods are there, and what can be set? One file a method: the folder is the registry."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import (
@@ -20,18 +20,30 @@ from lib.errors import StudyError, unknown
 Needs = Literal["nothing", "examples", "labels", "training"]
 
 
+@dataclass(frozen=True)
+class Aids:
+    """What a method that trains for long is given besides data."""
+
+    select: Callable[[nn.Module], float] | None = None  # the score on a piece of held-out training
+    checkpoint: Path | None = None  # the file to keep its state in, and to go on from
+    label: str = "prune"  # for its progress bar
+    spent: Callable[[float], object] = float  # told the seconds before the checkpoint gone on from
+
+
 @runtime_checkable
 class Pruner(Protocol):
     """A frozen dataclass whose fields are the method's hyperparameters: model in, smaller one out.
 
     `units` says what a budget may be a fraction of: "attention" (its parameters), "encoder"
-    (attention and FFN each at that fraction) or "macs" (of the encoder). `needs` says what `data`
+    (attention and FFN each at that fraction), "parameters" (the encoder's, wherever they lie) or
+    "macs" (of the encoder). `needs` says what `data`
     must hold, `compact` is False for methods that merely zero weights, `stochastic` says whether
     `seed` changes the outcome.
 
     A method whose scores know no budget may split its call into `scores(model, data)` and
     `cut(model, scores, budget)`; a study then scores once for all budgets. What a method wants on
-    record of its own way it leaves as `trace`, a plain dict, on the model that it returns.
+    record of its own way it leaves as `trace`, a plain dict, on the model that it returns. One
+    with `aided = True` trains for long and is called with `aids=` too.
     """
 
     version: ClassVar[int]  # part of a run's spec: a mended fault makes old records stale
@@ -63,7 +75,8 @@ def get(name: str, **options: object) -> Pruner:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     _check(pruner, options)
-    return pruner(**options)
+    hints = get_type_hints(pruner)  # a record spells 1.0 as 1
+    return pruner(**{n: float(v) if hints[n] is float else v for n, v in options.items()})
 
 
 def validate(pruner: Pruner) -> None:
@@ -75,6 +88,10 @@ def _check(kind: type, values: Mapping[str, object]) -> None:
     hints = get_type_hints(kind)
     for name, value in values.items():
         hint = hints[name]
+        if hint == int | float | None:
+            if value is None:
+                continue
+            hint = float
         choices = kind.units if name == "unit" else get_args(hint)  # of a Literal
         if choices and value not in choices:
             raise unknown(name, value, choices)

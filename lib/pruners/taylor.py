@@ -31,7 +31,7 @@ class Pruner:
     and cut, the fraction kept falling linearly to the budget. uneven: rank over all layers; dims
     then still keep one width in all heads of a layer. Without it every layer, or with dims every
     head, keeps the same fraction. With unit "macs", heads and neurons share the budget at `tokens`
-    a sequence, whatever `uneven` would say, so it must stay True.
+    a sequence (a study fills in the task's mean), whatever `uneven` would say, so it must be True.
     """
 
     version: ClassVar[int] = 1
@@ -45,12 +45,13 @@ class Pruner:
     granularity: Literal["heads", "dims"] = "heads"
     steps: int = 8
     uneven: bool = True
-    tokens: int = 128
+    tokens: int | float | None = None
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.steps < 1 or self.tokens < 1:
-            raise StudyError(f"wanted steps and tokens above 0, got {self.steps} and {self.tokens}")
+        search.check_tokens(self.tokens)
+        if self.steps < 1:
+            raise StudyError(f"wanted steps above 0, got {self.steps}")
         if self.unit == "macs" and (self.granularity != "heads" or not self.uneven):
             raise StudyError("unit macs searches over all layers' heads: wants heads and uneven")
 
@@ -67,7 +68,8 @@ class Pruner:
     def _select(self, model: nn.Module, scores: dict[str, Tensor], budget: float) -> Masks:
         if self.unit == "macs":
             shape, heads, neurons = encoder.shape(model), scores["heads"], scores["neurons"]
-            found = search.search(heads, neurons, shape, self.tokens, budget)
+            tokens = search.length(self.tokens)
+            found = search.search(heads, neurons, shape, tokens, budget)
             return search.masks(model, heads=found.heads, neurons=found.neurons)
         rank = search.overall if self.uneven else search.even
         if self.granularity == "heads":

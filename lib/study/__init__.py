@@ -6,6 +6,7 @@
     chapters    which runs does a chapter rest on? One file a chapter; the folder is the registry
     selecting   which specs does a selection mean?
     marks       which cells does the study do without, and why?
+    asking      which questions have no answer on record?
     coverage    what is on record, and what is missing?
     clocks      what is timed?
 
@@ -21,19 +22,21 @@ from lib.study.arms import (
     TEACHERS,
     VERSIONS,
     after_recipe,
+    distilled_recipe,
     spec,
     teacher_recipe,
 )
 from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
+from lib.study.asking import answerable, excused, unanswered
 from lib.study.blocks import BATCHED, Group, teachers
-from lib.study.chapters import CHAPTERS, groups, specs
+from lib.study.chapters import CHAPTERS, groups, protocols, questions, specs
 from lib.study.chapters.anatomy import LENGTHS
 from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
 from lib.study.clocks import Clocked, timings
 from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
 from lib.study.marks import PLACE, UNTESTED, Mark, untested
 from lib.study.profiles import DATA, LOCAL, PROFILES, Pair, Profile, profile
-from lib.study.selecting import FIELDS, after_of, arm_of, check_select, matches
+from lib.study.selecting import FIELDS, after_of, arm_of, check_select, matches, sees_of
 
 __all__ = [
     "AFTER_LR",
@@ -70,21 +73,28 @@ __all__ = [
     "Sweep",
     "after_of",
     "after_recipe",
+    "answerable",
     "arm_of",
     "cells",
     "check_select",
     "describe_missing",
+    "distilled_recipe",
+    "excused",
     "expected",
     "groups",
     "matches",
     "missing",
     "profile",
+    "protocols",
+    "questions",
     "readings",
+    "sees_of",
     "spec",
     "specs",
     "sweeps",
     "teacher_recipe",
     "teachers",
     "timings",
+    "unanswered",
     "untested",
 ]

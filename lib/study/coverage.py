@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib import study
-from lib.runs import Spec, Store
-from lib.study.chapters import groups, specs
+from lib.runs import Question, Spec, Store
+from lib.study.asking import excused, unanswered
+from lib.study.chapters import groups, questions, specs
 from lib.study.marks import Mark, untested
 from lib.study.profiles import Profile, profile
 
@@ -62,14 +63,21 @@ def missing(name: str | Profile, chapter: str | None = None) -> list[Spec]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Missing specs that one process computes: they share encoder, task, method and seed."""
+    """Missing specs that one process computes: they share encoder, task, method and seed.
+
+    Or one question that has no answer on record.
+    """
 
     name: str
     specs: tuple[Spec, ...]
+    questions: tuple[Question, ...] = ()
 
 
 def sweeps(name: str | Profile, chapter: str | None = None) -> list[Sweep]:
-    """Missing specs as jobs; the order is that of the groups, so the best value comes first."""
+    """Missing specs as jobs; the order is that of the groups, so the best value comes first.
+
+    Questions come last: what they read of a teacher is then at hand.
+    """
     chapters = None if chapter is None else (chapter,)
     jobs: dict[str, dict[Spec, None]] = {}
     taken: set[Spec] = set()
@@ -80,7 +88,10 @@ def sweeps(name: str | Profile, chapter: str | None = None) -> list[Sweep]:
             parts = (cell.group, s.encoder, s.task, s.method, f"s{s.seed}")
             job = "--".join(part.replace("/", "-") for part in parts)
             jobs.setdefault(job, {})[s] = None
-    return [Sweep(job, tuple(wanted)) for job, wanted in jobs.items()]
+    return [Sweep(job, tuple(wanted)) for job, wanted in jobs.items()] + [
+        Sweep(f"question--{question.name}--{question.key}", (), (question,))
+        for question in unanswered(name, chapters)
+    ]
 
 
 def describe_missing(name: str | Profile) -> str:
@@ -92,4 +103,15 @@ def describe_missing(name: str | Profile) -> str:
         f"{chapter}/{group}: {count.total()} cells, {count['present']} on record, "
         f"{count['untested']} untested, {count['missing']} missing"
         for (chapter, group), count in counts.items()
+    ) + _describe_questions(profile(name))
+
+
+def _describe_questions(p: Profile) -> str:
+    asked = {question for chapter in study.CHAPTERS for question in questions(chapter, p)}
+    lost, marked = set(unanswered(p)), set(excused(p))
+    if not asked:
+        return ""
+    return (
+        f"\nquestions: {len(asked)} asked, {len(asked - lost)} on record, "
+        f"{len(marked)} untested, {len(lost - marked)} missing"
     )

@@ -35,6 +35,9 @@ class Profile:
     full: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
     seeds: tuple[int, ...] = (0, 1, 2)
     sampled: tuple[int, ...] = (0, 1, 2, 3, 4)  # of what samples, without fine-tuning
+    macs: tuple[float, ...] = (0.6, 0.7, 0.5, 0.8, 0.9)  # of the FLOPs-constrained, two first
+    calibrated: tuple[int, ...] = tuple(range(10))  # of calibration samples, at the first of them
+    sizes: tuple[float, ...] = (0.05, 0.4, 0.1, 0.2)  # of CoFi: what is left, the headline first
     steps: int = 200
     quick: bool = False  # a slice of every group, for minutes instead of hours
 
@@ -54,6 +57,8 @@ PROFILES = {
             full=(1.0, 0.7, 0.3, 0.1),
             seeds=(0,),
             sampled=(0,),
+            calibrated=(0,),
+            sizes=(0.05,),
             steps=60,
             quick=True,
         ),
@@ -101,10 +106,10 @@ def profile(
         chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
         if not chosen:
             raise StudyError(f"wanted at least one seed, got {seeds!r}; give a number or a list")
-        name = replace(name, seeds=chosen, sampled=chosen)
+        name = replace(name, seeds=chosen, sampled=chosen, calibrated=chosen)
     if budgets is not None:
         chosen = tuple(budgets)
         if not chosen:
             raise StudyError("wanted at least one budget, got none; give fractions in (0, 1]")
-        name = replace(name, budgets=chosen, full=chosen)
+        name = replace(name, budgets=chosen, full=chosen, macs=chosen, sizes=chosen)
     return name

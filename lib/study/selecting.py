@@ -6,14 +6,15 @@ from typing import Any
 
 from lib.errors import StudyError, unknown
 from lib.runs import Spec
-from lib.study.arms import ARMS
+from lib.study.arms import ARMS, own_sees
 
 FIELDS = ("encoder", "task", "method", "budget", "unit", "seed")
 
 
 def matches(s: Spec, select: Mapping[str, Any]) -> bool:
-    """Does a spec fit a selection? Its keys: fields of a Spec, `arm`, `options.NAME`, and `after`
-    (none, steps, epochs); a value may be a list of which one must hold."""
+    """Does a spec fit a selection? Its keys: fields of a Spec, `arm`, `options.NAME`, `after`
+    (none, steps, epochs), `sees` (own, other) and `sees.NAME`; a value may be a list of which one
+    must hold."""
     return all(_holds(s, name, wanted) for name, wanted in select.items())
 
 
@@ -22,14 +23,15 @@ def check_select(select: Any, where: str) -> None:
     if not isinstance(select, Mapping):
         raise StudyError(f"{where}: wanted a selection as a mapping, got {select!r}")
     for name in select:
-        if name not in (*FIELDS, "arm", "after") and not str(name).startswith("options."):
+        if name not in (*FIELDS, *_DERIVED) and not str(name).startswith(("options.", "sees.")):
             raise StudyError(f"{where}: {unknown('key of a selection', name, _KEYS)}")
     for arm in several(select.get("arm", ())):
         if arm not in ARMS:
             raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")
 
 
-_KEYS = (*FIELDS, "arm", "after", "options.NAME")
+_DERIVED = ("arm", "after", "sees")
+_KEYS = (*FIELDS, *_DERIVED, "options.NAME", "sees.NAME")
 
 
 def _holds(s: Spec, name: str, wanted: Any) -> bool:
@@ -37,6 +39,10 @@ def _holds(s: Spec, name: str, wanted: Any) -> bool:
         return arm_of(s) in several(wanted)
     if name == "after":
         return after_of(s) in several(wanted)
+    if name == "sees":
+        return sees_of(s) in several(wanted)
+    if name.startswith("sees."):
+        return (s.training["sees"] or {}).get(name.removeprefix("sees.")) in several(wanted)
     if name.startswith("options."):
         return s.options.get(name.removeprefix("options.")) in several(wanted)
     if name not in FIELDS:
@@ -60,3 +66,9 @@ def after_of(s: Spec) -> str:
     """How it was fine-tuned after pruning: none, steps or epochs."""
     after = s.training["after"]
     return "none" if after is None else "epochs" if after.get("epochs") else "steps"
+
+
+@cache
+def sees_of(s: Spec) -> str:
+    """Does it read the training data that its arm reads by default? own or other."""
+    return "own" if s.training["sees"] in own_sees(arm_of(s)) else "other"

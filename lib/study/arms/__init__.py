@@ -57,6 +57,14 @@ def after_recipe(
     return RECIPE | length | {"lr": AFTER_LR.get(encoder, 2e-5)}
 
 
+def distilled_recipe(arm: str, **changes: Any) -> dict:
+    """CoFi's fine-tuning after pruning, distilled as `arm` was pruned; for its rivals too."""
+    family = FAMILIES["cofi"]
+    learnt = family.distil(arm)
+    recipe = RECIPE | family.TUNED | ({"distil": learnt} if learnt else {})
+    return recipe | changes
+
+
 # --- specs ---------------------------------------------------------------------------------------
 
 
@@ -84,9 +92,15 @@ def spec(
     return Spec(encoder, task, method, version, budget, unit, seed, given, training)
 
 
-def _sees(p: Profile, arm: str, changes: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def own_sees(arm: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What an arm reads of the training data by default, and in a quick study."""
     family = next((family for family in FAMILIES.values() if arm in family.ARMS), None)
     found = family.SEES.get(arm) if family else None
-    if found and p.quick:
-        found = {name: family.SEES_QUICK.get(name, value) for name, value in found.items()}
+    if not found:
+        return None, None
+    return found, {name: family.SEES_QUICK.get(name, value) for name, value in found.items()}
+
+
+def _sees(p: Profile, arm: str, changes: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    found = own_sees(arm)[p.quick]
     return {**found, **changes} if found and changes else found

@@ -1,7 +1,8 @@
 """Which runs does a chapter rest on? One file a chapter: the folder is the registry.
 
 A chapter's file has GROUPS, by name and the most valuable first, each a generator of specs for a
-profile; and `protocols(spec)`, how the shape of that spec's run is timed (perhaps not at all).
+profile; `protocols(spec)`, how the shape of that spec's run is timed (perhaps not at all); and,
+where runs do not answer everything, `questions(profile)` for lib/probes.
 """
 
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any
 
 from lib import study
 from lib.errors import unknown
-from lib.runs import Spec
+from lib.runs import Question, Spec
 from lib.study.blocks import Group
 from lib.study.profiles import Profile, profile
 
@@ -44,3 +45,9 @@ def specs(
 def protocols(chapter: str, s: Spec) -> list[dict[str, Any]]:
     """How the shape of a spec's run is timed for a chapter."""
     return _FILES[chapter].protocols(s)
+
+
+def questions(chapter: str, name: str | Profile, **overrides: Any) -> list[Question]:
+    """What a chapter asks that no run answers."""
+    ask = getattr(_FILES.get(chapter), "questions", None)
+    return list(dict.fromkeys(ask(profile(name, **overrides)))) if ask else []

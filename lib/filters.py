@@ -1,0 +1,129 @@
+"""How is an FFN made smaller without retraining? Score filters, keep the best, mend the rest.
+
+A filter is a neuron with its row of W_up and its column of W_down. All heads stay, the filters of
+all layers compete for one budget of MACs, and a layer may lose its whole FFN: then its output bias
+is added to the residual and its LayerNorm stays, as if every mask there were 0.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lib import calibration, encoder, search, tuning
+from lib.compact import CompactForSequenceClassification, compact, dense
+from lib.errors import StudyError
+from lib.importance import Batch
+
+Recovery = Literal["none", "scale", "refit", "bias"]
+Guide = Literal["sqrt", "dense"]
+Select = Callable[[int], Bool[Tensor, "L F"]]  # from how many filters to which
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a method learns from teacher and sentences before it knows a budget."""
+
+    scores: Mapping[str, Tensor]  # (L, F) each, or as the method has them
+    batches: Sequence[Batch] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    trace: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds that the block takes to those of a phase."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 3)
+
+
+def room(model: nn.Module, tokens: int | float | None, budget: float) -> int:
+    """How many filters the budget keeps; a StudyError where it is infeasible."""
+    return search.filters(encoder.shape(model), search.length(tokens), budget)
+
+
+def greatest(scores: Float[Tensor, "L F"], kept: int) -> Bool[Tensor, "L F"]:
+    """The greatest scores of all layers together; a StudyError for scores that rank nothing."""
+    if not scores.isfinite().all():
+        layer = int((~scores.isfinite()).any(1).nonzero()[0]) + 1
+        raise StudyError(f"wanted finite scores of filters, got NaN or infinity in layer {layer}")
+    if scores.numel() > 1 and (scores == scores.flatten()[0]).all():
+        raise StudyError(
+            f"every filter scores {float(scores.flatten()[0]):g}, which ranks none; do the "
+            "calibration sentences make any of them fire?"
+        )
+    return search.top(scores.flatten(), kept).view_as(scores)
+
+
+@torch.no_grad()
+def prune(
+    model: nn.Module,
+    select: Select,
+    sight: Sight,
+    budget: float,
+    tokens: int | float | None,
+    recover: Recovery,
+    guide: Guide = "sqrt",
+) -> CompactForSequenceClassification:
+    """The compact model that keeps the filters of `select` and mends them as `recover` says.
+
+    "scale" and "refit" are those of `tuning`, after the teacher with filters for the square root
+    of the budget, as in Mask-Tuning, or after the whole one. "bias" adds to a layer's output bias
+    what its pruned filters put out on average; their means are the scores named "mean". Leaves a
+    `trace`: seconds by phase, the steps of tuning, and the relative error of each layer's hidden
+    states on up to 64 sentences where there are any.
+    """
+    seconds = dict(sight.seconds)
+    kept = select(room(model, tokens, budget))
+    steps: list[dict[str, Any]] = []
+    if recover in ("scale", "refit") and not kept.all():
+        with clock(seconds, recover):
+            share = sqrt(budget) if guide == "sqrt" else 1.0
+            teacher = _compact(model, select(room(model, tokens, share)))
+            tuned = tuning.tune(_compact(model, kept), teacher, sight.batches, recover)
+            pruned, steps = tuned.model, tuned.steps
+            del teacher  # memory, for the dense copy below
+    else:
+        pruned = _compact(model, kept)
+        if recover == "bias":
+            _compensate(model, pruned, kept, sight.scores["mean"])
+    trace = traced(model, pruned, sight.batches) | sight.trace
+    pruned.trace = trace | ({"tuned": steps} if steps else {}) | {"seconds": seconds}
+    return pruned.train(model.training)
+
+
+def traced(
+    model: nn.Module, pruned: CompactForSequenceClassification, batches: Sequence[Batch]
+) -> dict[str, Any]:
+    """The relative error of every layer's hidden states, for a pruner's trace."""
+    if not batches:
+        return {}
+    few = calibration.first(batches, calibration.WATCHED)
+    whole, small = dense(model).eval(), pruned if not pruned.training else deepcopy(pruned).eval()
+    return {"layer_errors": calibration.layer_errors(whole, small, few)}
+
+
+def _compact(model: nn.Module, kept: Bool[Tensor, "L F"]) -> CompactForSequenceClassification:
+    return compact(model, search.masks(model, neurons=kept)).eval()
+
+
+def _compensate(
+    model: nn.Module,
+    pruned: CompactForSequenceClassification,
+    kept: Bool[Tensor, "L F"],
+    means: Float[Tensor, "L F"],
+) -> None:
+    for layer, small, own, mean in zip(
+        encoder.layers(model), encoder.layers(pruned), kept, means, strict=True
+    ):
+        lost = mean.masked_fill(own, 0).to(layer.down.weight.dtype)
+        with torch.autocast(lost.device.type, enabled=False):
+            small.down.bias += layer.down.weight @ lost

@@ -1,0 +1,211 @@
+"""How are weights and gates trained together, to a target sparsity, under a teacher?
+
+The training that `pruners.cofi` is made of: one draw of all masks a batch, the losses of `distil`
+(or, without a teacher, the task's), and the Lagrangian.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib import checkpoints, encoder, importance
+from lib.checkpoints import State
+from lib.compact import compact, dense
+from lib.costs import encoder_params
+from lib.distil import Distil, Teaching
+from lib.errors import StudyError
+from lib.hard_concrete import (
+    Units,
+    expected_sparsity,
+    sampled_masks,
+    settled_masks,
+    start,
+)
+from lib.lagrangian import Course, Price, Warmup
+from lib.masks import Masks, applied, left
+
+CLEAR, GAIN, MOST = 0.001, 0.2, 0.02  # of the correction: aim so far above, move by, at the most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a joint training is told."""
+
+    steps: int
+    target: float  # sparsity, 0..1
+    units: Units
+    clamp: float  # the largest |alpha|
+    warmup: float  # fraction of the steps
+    course: Warmup
+    own_start: bool  # let the target begin at the sparsity that fresh gates expect, not at 0
+    unwind: bool
+    correct: bool  # move the target of expected sparsity until the realised one is met
+    lr: float
+    reg_lr: float
+    distil: Distil | None
+    seed: int
+
+
+class Joint:
+    """A training under way: a student in our own code, its gates, the price on its size."""
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.plan, self.step = plan, 0
+        self.shape, self.device = encoder.shape(model), next(model.parameters()).device
+        self.noise = torch.Generator().manual_seed(plan.seed)
+        self.gates = start(self.shape, plan.units, self.noise).map(self._leaf)
+        self.student = dense(model).float().train().requires_grad_(True)
+        stem = encoder.stem(self.student)
+        for table in (stem.words, stem.positions, stem.types):
+            if table is not None:
+                table.requires_grad_(False)
+        for layer in self.student.encoder.layers:
+            layer.attention_dropout = 0.0  # the fused kernel of a CPU has none
+        self.masks = Masks.dense(self.student)
+        self.teaching = self._teaching(model) if plan.distil else None
+        self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
+        if self.teaching is not None and plan.distil.layers:
+            self.trained["bridge"] = self.teaching.bridge
+        self.weights = torch.optim.AdamW(
+            self.trained.values(), lr=plan.lr, weight_decay=0.0, fused=True
+        )
+        self.alphas = torch.optim.AdamW(
+            self.gates.tensors().values(), lr=plan.reg_lr, weight_decay=0.0
+        )
+        self.price = Price(plan.reg_lr, plan.unwind, self.device)
+        begin = expected_sparsity(self.gates, self.shape).item() if plan.own_start else 0.0
+        self.course = Course(
+            min(begin, plan.target), plan.target, round(plan.warmup * plan.steps), plan.course
+        )
+        self.lift = 0.0  # how far the target has been moved
+
+    def _leaf(self, alpha: Tensor) -> Tensor:
+        return alpha.clamp(-self.plan.clamp, self.plan.clamp).to(self.device).requires_grad_()
+
+    def _teaching(self, model: nn.Module) -> Teaching:
+        teaching = Teaching(model, self.student, self.plan.distil)
+        if torch.is_autocast_enabled(self.device.type):
+            teaching.cast(torch.get_autocast_dtype(self.device.type))
+        return teaching
+
+    def advance(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """One step on one batch; what it was like, in numbers."""
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        masks = sampled_masks(self.gates, self.masks, self.noise)
+        loss, parts = self._loss(batch, masks)
+        if not torch.isfinite(loss):
+            raise StudyError(f"the loss is {loss.item()} at step {self.step + 1}; lower lr?")
+        sparsity = expected_sparsity(self.gates, self.shape)
+        target = self.course.target(self.step) + self.lift
+        (loss + self.price(sparsity, target)).backward()
+        nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+        done = self.step / self.plan.steps
+        for group in self.weights.param_groups:
+            group["lr"] = self.plan.lr * (1 - done)
+        for optimiser in (self.weights, self.alphas):
+            optimiser.step()
+            optimiser.zero_grad()
+        sparsity = float(sparsity.detach())
+        self.price.step(sparsity, target)
+        with torch.no_grad():
+            for alpha in self.gates.tensors().values():
+                alpha.clamp_(-self.plan.clamp, self.plan.clamp)
+        self.step += 1
+        prices = {name: float(getattr(self.price, name).detach()) for name in ("l1", "l2")}
+        return {"expected": sparsity, "target": target} | parts | prices
+
+    def _loss(self, batch: Mapping[str, Tensor], masks: Masks) -> tuple[Tensor, dict[str, float]]:
+        with applied(self.student, masks):
+            if self.teaching is None:
+                loss = importance.loss(self.student, batch)
+                return loss, {"task": float(loss.detach())}
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            said = self.student(**inputs, output_hidden_states=self.plan.distil.layers > 0)
+        return self.teaching(batch, said.logits, said.hidden_states, alive(masks))
+
+    def correct(self, realised: float) -> None:
+        """Expected is not realised: move the target by a part of what the last misses it by."""
+        if self.plan.correct and self.step >= self.course.steps:
+            gap = self.plan.target + CLEAR - realised
+            self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
+
+    def settled(self) -> Masks:
+        """The masks if the training ended here."""
+        return settled_masks(self.gates, self.masks)
+
+    def realised(self, masks: Masks) -> float:
+        """The sparsity of the model that masks leave, counted on its tensors."""
+        return realised(self.shape, masks)
+
+    def compact(self, masks: Masks) -> nn.Module:
+        """The smaller model; its `bridge` leads from its hidden dims to the teacher's."""
+        small = compact(self.student, masks)
+        if self.teaching is not None and self.plan.distil.layers:
+            bridge = self.teaching.bridge.detach()
+            kept = ... if masks.hidden is None else masks.hidden != 0
+            small.bridge = bridge[kept].clone()
+        return small
+
+    def point(self) -> dict[str, Tensor]:
+        """A copy of all that the compact model follows from."""
+        gates = {f"gate.{name}": alpha for name, alpha in self.gates.tensors().items()}
+        return {name: t.detach().clone() for name, t in (gates | self.trained).items()}
+
+    @torch.no_grad()
+    def go_to(self, point: Mapping[str, Tensor]) -> None:
+        """Take back a copy that `point` made."""
+        for name, alpha in self.gates.tensors().items():
+            alpha.copy_(point[f"gate.{name}"])
+        for name, weight in self.trained.items():
+            weight.copy_(point[name])
+
+    def state(self) -> State:
+        """All that it takes to go on as if nothing had happened."""
+        price = {name: p.detach() for name, p in self.price.named_parameters()}
+        return checkpoints.join(
+            point=(self.point(), {"step": self.step, "lift": self.lift}),
+            price=(price | {"noise": self.noise.get_state()}, {}),
+            weights=checkpoints.of_optimiser(self.weights),
+            alphas=checkpoints.of_optimiser(self.alphas),
+            prices=checkpoints.of_optimiser(self.price.optimiser),
+            dropout=checkpoints.of_noise(),
+        )
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        point, facts = checkpoints.part(state, "point")
+        self.go_to(point)
+        self.step, self.lift = facts["step"], facts["lift"]
+        price, _ = checkpoints.part(state, "price")
+        for name, parameter in self.price.named_parameters():
+            parameter.copy_(price[name])
+        self.noise.set_state(price["noise"])
+        checkpoints.to_optimiser(self.weights, checkpoints.part(state, "weights"))
+        checkpoints.to_optimiser(self.alphas, checkpoints.part(state, "alphas"))
+        checkpoints.to_optimiser(self.price.optimiser, checkpoints.part(state, "prices"))
+        checkpoints.to_noise(checkpoints.part(state, "dropout"))
+
+
+def alive(masks: Masks) -> list[int]:
+    """The layers of which a sublayer is left."""
+    count = len(masks.heads)
+    if masks.mha is None or masks.ffn is None:
+        return list(range(count))
+    return ((masks.mha != 0) | (masks.ffn != 0)).nonzero().flatten().tolist()
+
+
+def realised(shape: encoder.Shape, masks: Masks) -> float:
+    """1 - parameters of the encoder that masks leave / of the dense one, biases and norms too."""
+    return 1 - encoder_params(left(shape, masks)) / encoder_params(shape)
+
+
+def reach(shape: encoder.Shape, units: Units, clamp: float, dense: Masks) -> float:
+    """The greatest sparsity that gates held within +-clamp can realise; `dense` keeps all."""
+    gates = start(shape, units, torch.Generator().manual_seed(0))
+    masks = settled_masks(gates.map(lambda alpha: torch.full_like(alpha, -clamp)), dense)
+    if masks.hidden is not None and not masks.hidden.any():
+        return 1.0
+    return realised(shape, masks)

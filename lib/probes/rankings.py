@@ -1,0 +1,70 @@
+"""Which methods rank filters alike? Spearman's correlations between their scores on one encoder."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from lib import batches, bench, pruners
+from lib.evaluate import autocast
+from lib.runs import Spec
+
+VERSION = 1
+
+
+def answer(
+    encoder: str,
+    task: str,
+    seed: int,
+    teacher: dict[str, Any],
+    sees: dict[str, int],
+    arms: dict[str, dict[str, Any]],
+    versions: dict[str, int],
+) -> dict:
+    """Correlation of each pair of arms, over all filters and as the mean of the layers'.
+
+    `within` is what tells methods apart that differ only in how they weigh layers. All arms read
+    one sample. `versions` are those of their methods: they are part of the question.
+    """
+    del versions
+    training = {"teacher": teacher, "sees": sees, "after": None}
+    it = bench.prepare(Spec(encoder, task, "dense", 1, 1.0, "macs", seed, {}, training))
+    order = torch.Generator().manual_seed(seed)
+    sample = batches.sample(it.train, min(sees["examples"], len(it.train)), order)
+    data = list(batches.training(sample, it.teacher.tokenizer, sees["batch"], order))
+    ranks = {name: _ranks(it, arm, data, seed) for name, arm in arms.items()}
+    return {
+        "arms": list(ranks),
+        "overall": [[a, b, _overall(ranks[a], ranks[b])] for a, b in combinations(ranks, 2)],
+        "within": [[a, b, _within(ranks[a], ranks[b])] for a, b in combinations(ranks, 2)],
+    }
+
+
+def _ranks(it: bench.Bench, arm: dict[str, Any], data: list, seed: int) -> np.ndarray:
+    """(L, F) scores of an arm's method."""
+    options = {"unit": "macs", "seed": seed, "tokens": it.tokens} | arm["options"]
+    pruner = pruners.get(arm["method"], **options)
+    device = next(it.teacher.model.parameters()).device
+    given = ({n: t.to(device) for n, t in batch.items()} for batch in data)
+    precision = "float32" if pruner.needs == "nothing" else bench.PRECISION
+    with autocast(device, precision):
+        found = pruner.scores(it.teacher.model, given).scores
+    scores = pruner.merged(found) if hasattr(pruner, "merged") else found["score"]
+    return scores.detach().double().cpu().numpy()
+
+
+def _overall(a: np.ndarray, b: np.ndarray) -> float:
+    return _spearman(a.ravel(), b.ravel())
+
+
+def _within(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean([_spearman(x, y) for x, y in zip(a, b, strict=True)]))
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """0 where one side ranks nothing."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

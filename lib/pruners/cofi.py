@@ -1,0 +1,248 @@
+"""Structured Pruning Learns Compact and Accurate Models (Xia et al. 2022), https://arxiv.org/abs/2204.00408
+
+CoFi: coarse and fine masks - sublayers, hidden dims, heads, neurons - learnt together with the
+weights under distillation, until a model of the target size is left.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lib import encoder, importance, search
+from lib.checkpoints import Keeper, State, join, part
+from lib.compact import dense
+from lib.distil import Distil, Matching
+from lib.errors import StudyError
+from lib.hard_concrete import Units
+from lib.importance import Batch
+from lib.joint import Joint, Plan, reach
+from lib.lagrangian import Warmup
+from lib.masks import Masks, applied
+from lib.pruners import Aids, Needs, validate
+
+CHECKS, SCORED = 100, 12  # times that the realised sparsity is looked at, and the score
+CLOSE = 0.01  # a step that passes by no more than this is preferred
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Learn masks and weights of a copy; return it compact, its soft masks folded in.
+
+    A budget of 0.05 of "parameters" is a sparsity of 0.95: of everything in the encoder's layers,
+    wherever it lies. As many steps as data has batches. The model is that of the last step whose
+    realised sparsity, counted on tensors, passes the target; where none does, of the nearest, and
+    `trace["missed"]` says so: such a run is no success.
+
+    prune: heads and neurons alone ("fine"), or with them sublayers ("layers"), hidden dims
+    ("hidden") or both ("all"). clamp: bound of |alpha|; the authors' 4.605 leaves a live layer 5%
+    of its neurons all but shut, ours 0.5%. warmup: fraction of the steps over which the target
+    rises. correct: let the target follow what is realised, not what is expected. strict: refuse a
+    target that the clamp puts out of reach, rather than come as near as it lets. prediction,
+    layers, matching: of distillation; with both weights 0 it is the task's own loss. Departures
+    from the authors' code are the defaults of clamp, course, own_start, unwind and correct, and no
+    dropout of attention.
+    """
+
+    version: ClassVar[int] = 1
+    units: ClassVar[tuple[str, ...]] = ("parameters",)
+    needs: ClassVar[Needs] = "training"
+    compact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
+    aided: ClassVar[bool] = True
+
+    unit: str = "parameters"
+    seed: int = 0
+    prune: Units = "all"
+    clamp: float = 6.9
+    warmup: float = 2 / 3
+    course: Warmup = "cubic"
+    own_start: bool = True
+    unwind: bool = True
+    correct: bool = True
+    strict: bool = True
+    lr: float = 1e-4
+    reg_lr: float = 0.1
+    prediction: float = 0.1
+    layers: float = 0.9
+    matching: Matching = "ordered"
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not 0 <= self.warmup < 1 or min(self.clamp, self.lr, self.reg_lr) <= 0:
+            raise StudyError(
+                "wanted a warmup in [0, 1) and clamp, lr and reg_lr above 0, got "
+                f"{self.warmup}, {self.clamp}, {self.lr} and {self.reg_lr}"
+            )
+        self._distil()
+
+    def __call__(
+        self,
+        model: nn.Module,
+        data: Iterable[Batch],
+        budget: float,
+        aids: Aids = Aids(),  # noqa: B008 - frozen
+    ) -> nn.Module:
+        if search.check(budget) == 1:
+            return dense(model)
+        self._within_reach(model, 1 - budget)
+        batches = importance.collect(data, "labelled training batches")
+        plan = self._plan(len(batches), 1 - budget)
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)  # dropout has no generator of its own
+            small = _Run(Joint(model, plan), aids).train(batches)
+        return small.train(model.training)
+
+    def _distil(self) -> Distil | None:
+        if self.prediction == self.layers == 0:
+            return None
+        return Distil(self.prediction, self.layers, self.matching)
+
+    def _within_reach(self, model: nn.Module, target: float) -> None:
+        most = reach(encoder.shape(model), self.prune, self.clamp, Masks.dense(model))
+        if self.strict and target > most:
+            raise StudyError(
+                f"a sparsity of {target:g} is out of reach: heads and neurons within a clamp of "
+                f"{self.clamp:g} stop at {most:.3f}; widen it, or prune layers too"
+            )
+
+    def _plan(self, steps: int, target: float) -> Plan:
+        rising = round(self.warmup * steps)
+        if rising >= steps:
+            raise StudyError(
+                f"wanted more steps than the {rising} of the warm-up, got {steps}; train for "
+                "longer or warm up for less"
+            )
+        if steps * self.reg_lr < self.clamp:
+            raise StudyError(
+                f"{steps} steps at a reg_lr of {self.reg_lr:g} cannot shut a gate that starts at "
+                f"{self.clamp:g}; give more steps or a greater reg_lr"
+            )
+        return Plan(
+            steps=steps,
+            target=target,
+            units=self.prune,
+            clamp=self.clamp,
+            warmup=self.warmup,
+            course=self.course,
+            own_start=self.own_start,
+            unwind=self.unwind,
+            correct=self.correct,
+            lr=self.lr,
+            reg_lr=self.reg_lr,
+            distil=self._distil(),
+            seed=self.seed,
+        )
+
+
+class _Run:
+    """A joint training with all that surrounds it: checks, best step, record, checkpoints."""
+
+    def __init__(self, joint: Joint, aids: Aids) -> None:
+        self.joint, self.aids, self.plan = joint, aids, joint.plan
+        self.curve: list[list[float]] = []  # one row a check, by COLUMNS
+        self.scores: list[list[float]] = []  # step, score on a piece of the selection split
+        self.best: dict[str, Tensor] = {}  # the point to return to
+        self.found: tuple[int, float] = (0, -1.0)  # its step and realised sparsity
+
+    def train(self, batches: list[Batch]) -> nn.Module:
+        keeper = None
+        if self.aids.checkpoint:
+            facts = asdict(self.plan) | {"batch": list(batches[0]["input_ids"].shape)}
+            keeper = Keeper(self.aids.checkpoint, facts)
+            if state := keeper.load():
+                self.restore(state)
+        steps, joint = self.plan.steps, self.joint
+        marks = {round(steps * (n + 1) / CHECKS) for n in range(CHECKS)}
+        scored = {round(steps * (n + 1) / SCORED) for n in range(SCORED)}
+        todo = batches[joint.step :]
+        progress = tqdm(
+            todo, initial=joint.step, total=steps, desc=self.aids.label, unit="step", mininterval=2
+        )
+        for batch in progress:
+            seen = joint.advance(batch)
+            if joint.step in marks or joint.step == steps:
+                self.check(seen)
+            if self.aids.select and joint.step in scored:
+                self.scores.append([joint.step, round(self.score(), 4)])
+            if keeper and (keeper.due() or joint.step == steps):
+                keeper.save(*self.state())
+            last = {"select": f"{self.scores[-1][1]:.3f}"} if self.scores else {}
+            progress.set_postfix(
+                sparsity=f"{seen['expected']:.3f}/{seen['target']:.3f}",
+                **{name: f"{seen[name]:.3f}" for name in LOSSES if name in seen},
+                **last,
+                refresh=False,
+            )
+        if keeper:
+            self.aids.spent(keeper.before)
+        return self.finish()
+
+    def check(self, seen: dict[str, float]) -> None:
+        """Note where the training stands; remember it if it is the best to stop at."""
+        step, realised = self.joint.step, self.joint.realised(self.joint.settled())
+        self.joint.correct(realised)
+        row = {"step": step, "realised": realised} | seen
+        self.curve.append([round(float(row.get(name, 0)), 5) for name in COLUMNS])
+        target = self.plan.target
+        first, (_, before) = not self.best, self.found
+        # past the warm-up only: a target that is still rising is passed by chance
+        settled = step > self.joint.course.steps
+        better = realised >= target and (realised <= target + CLOSE or realised <= before)
+        if first or (before < target and realised > before) or (settled and better):
+            self.best, self.found = self.joint.point(), (step, realised)
+
+    def score(self) -> float:
+        with applied(self.joint.student, self.joint.settled()):
+            return self.aids.select(self.joint.student)
+
+    def finish(self) -> nn.Module:
+        step, realised = self.found
+        self.joint.go_to(self.best)
+        masks = self.joint.settled()
+        small = self.joint.compact(masks)
+        small.trace = {
+            "columns": list(COLUMNS),
+            "curve": self.curve,
+            "scores": self.scores,
+            "taken": step,
+            "target": round(self.plan.target, 6),
+            "realised": round(realised, 6),
+            "masks": summary(masks, small),
+        }
+        if realised < self.plan.target:
+            small.trace["missed"] = round(self.plan.target - realised, 6)
+        return small
+
+    def state(self) -> State:
+        facts = {"curve": self.curve, "scores": self.scores, "found": list(self.found)}
+        return join(joint=self.joint.state(), best=(self.best, facts))
+
+    def restore(self, state: State) -> None:
+        self.joint.restore(part(state, "joint"))
+        self.best, facts = part(state, "best")
+        self.curve, self.scores = facts["curve"], facts["scores"]
+        self.found = tuple(facts["found"])
+
+
+LOSSES = ("prediction", "layers", "task")
+COLUMNS = ("step", "expected", "target", "realised", *LOSSES, "l1", "l2")
+
+
+def summary(masks: Masks, small: nn.Module) -> dict:
+    """What is left by layer: kept units, and the useful among them, whose factor is above 0.5."""
+    layers = encoder.shape(small).layers
+    alive = [torch.tensor([getattr(layer, name) for layer in layers]) for name in ("mha", "ffn")]
+    found = {name: there.tolist() for name, there in zip(("mha", "ffn"), alive, strict=True)}
+    for name, there in zip(("heads", "neurons"), alive, strict=True):
+        factors = getattr(masks, name).cpu() * there[:, None]
+        found[name] = (factors != 0).sum(1).tolist()
+        found[f"useful_{name}"] = (factors > 0.5).sum(1).tolist()
+    hidden = masks.hidden
+    found["hidden"] = encoder.shape(small).hidden
+    found["useful_hidden"] = found["hidden"] if hidden is None else int((hidden > 0.5).sum())
+    return found

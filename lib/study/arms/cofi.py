@@ -1,0 +1,40 @@
+"""Which readings of CoFi does its chapter compare, and how is each fine-tuned after?"""
+
+from typing import Any
+
+STEPS = {"steps": 2400, "batch": 32}  # of pruning
+AUTHORS = {  # their settings; their reg_lr of 0.01 over some 40,000 steps is this one over 2,400
+    "clamp": 4.605,
+    "course": "linear",
+    "own_start": False,
+    "unwind": False,
+    "correct": False,
+    "lr": 2e-5,
+}
+PLAIN = {"prediction": 0.0, "layers": 0.0}
+ANSWERS = {"prediction": 1.0, "layers": 0.0}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cofi": ("cofi", {}),
+    "cofi-authors": ("cofi", AUTHORS),
+    "cofi-fine": ("cofi", {"prune": "fine", "clamp": 4.605, "strict": False}),
+    "cofi-fine-wide": ("cofi", {"prune": "fine"}),
+    "cofi-layers": ("cofi", {"prune": "layers"}),
+    "cofi-hidden": ("cofi", {"prune": "hidden"}),
+    "cofi-undistilled": ("cofi", PLAIN),
+    "cofi-prediction": ("cofi", ANSWERS),
+    "cofi-fixed": ("cofi", {"matching": "fixed"}),
+    "cofi-unordered": ("cofi", {"matching": "unordered"}),
+}
+SEES: dict[str, dict[str, Any]] = dict.fromkeys(ARMS, STEPS)
+SEES_QUICK = {"steps": 800}
+
+TUNED = {"steps": 3500, "lr": 2e-4, "selections": 7}  # the fine-tuning after, of rivals too
+_LOSSES = {"prediction": 0.1, "layers": 0.9, "matching": "ordered"}  # the method's own defaults
+
+
+def distil(arm: str) -> dict[str, Any] | None:
+    """What the fine-tuning after an arm learns from the teacher, as `distil` of its recipe: the
+    losses that it was pruned under; a rival's are the method's own."""
+    own = ARMS[arm][1] if arm in ARMS else {}
+    losses = {name: own.get(name, value) for name, value in _LOSSES.items()}
+    return losses if losses["prediction"] or losses["layers"] else None

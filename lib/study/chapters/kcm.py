@@ -1,0 +1,151 @@
+"""Which runs does the KCM chapter rest on? Its groups, the most valuable first."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lib.runs import Question, Spec
+from lib.study.arms import VERSIONS, own_sees, spec, teacher_recipe
+from lib.study.arms.kcm import ARMS
+from lib.study.blocks import BATCHED, Group, pruned
+from lib.study.profiles import Pair, Profile
+from lib.study.selecting import after_of, arm_of, sees_of
+
+HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
+BY_BUDGET = (*HEADLINE, "ffn-both")
+ALONE = ("kcm-r2", "kcm-d2")
+DRAWN = (*ALONE, "ffn-output")  # with the rest of BY_BUDGET, what the paper's figure has
+PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
+    "published": tuple(
+        Pair(encoder, task)
+        for tasks in (("sst2", "cola", "mrpc", "stsb"), ("mnli",))
+        for encoder in ("minilm-l6", "mpnet-base")
+        for task in tasks
+    ),
+    "paper": tuple(
+        Pair("bert-base-uncased", task) for task in ("sst2", "mrpc", "stsb", "mnli", "qnli", "qqp")
+    ),
+}
+SPEED = 0.6  # the budget at which shapes are timed
+TIMED = ("kcm", "mask-tuning", "ffn-w2")
+SIZES = (512, 1024, 4096)  # of the calibration sample, beside the arm's own
+ELSEWHERE = "cola"  # the task whose sentences are the calibration sample out of domain
+
+
+def pairs(p: Profile) -> list[Pair]:
+    """The profile's own encoder and task, then the chapter's others; a fork has only its own."""
+    own = Pair(p.encoder, p.task)
+    others = PAIRS.get(p.name, ()) if p.others else ()
+    return [own, *(pair for pair in others if pair != own)]
+
+
+def _cells(p: Profile, arms: Iterable[str], budgets: Iterable[float]) -> Iterator[Spec]:
+    for pair in pairs(p):
+        yield from pruned(p, arms, budgets, p.seeds, unit="macs", pair=pair)
+
+
+def teachers(p: Profile) -> Iterator[Spec]:
+    """Every dense model that something is compared with."""
+    for pair in pairs(p):
+        yield spec(p, "dense", 1.0, pair=pair)
+
+
+def headline(p: Profile) -> Iterator[Spec]:
+    """KCM beside what reads labels, what reads row norms, and the magnitude that it should beat."""
+    yield from _cells(p, HEADLINE, p.macs[:2])
+
+
+def methods(p: Profile) -> Iterator[Spec]:
+    """Every other method, and the parts of KCM, at the two budgets of the paper's table."""
+    if p.quick:
+        yield from _cells(p, (*ALONE, "kcm-unscaled", "ffn-random"), p.macs[:1])
+    else:
+        rest = [arm for arm in (*ARMS, "taylor-steps") if arm not in HEADLINE]
+        yield from _cells(p, rest, p.macs[:2])
+
+
+def budgets(p: Profile) -> Iterator[Spec]:
+    """The rest of the curve, with the cliff that the paper has at one half."""
+    yield from _cells(p, ("kcm", "ffn-w2") if p.quick else BY_BUDGET, p.macs[2:])
+
+
+def alone(p: Profile) -> Iterator[Spec]:
+    """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing."""
+    if not p.quick:
+        yield from _cells(p, DRAWN, [budget for budget in p.macs[2:] if budget > p.macs[0]])
+
+
+def seeds(p: Profile) -> Iterator[Spec]:
+    """Ten calibration samples, which is what chance there is in KCM."""
+    for pair in pairs(p):
+        yield from pruned(p, ("kcm",), p.macs[:1], p.calibrated, unit="macs", pair=pair)
+
+
+def samples(p: Profile) -> Iterator[Spec]:
+    """More calibration sentences, fewer, and another task's."""
+    sizes = (64, 128) if p.quick else SIZES
+    changes: list[dict[str, Any]] = [{"examples": size} for size in sizes]
+    if not p.quick and p.others and p.task != ELSEWHERE:
+        changes.append({"task": ELSEWHERE})
+    for change in changes:
+        yield from pruned(p, ("kcm",), p.macs[:1], p.seeds, unit="macs", sees=change)
+
+
+GROUPS: dict[str, Group] = {
+    "teachers": teachers,
+    "headline": headline,
+    "methods": methods,
+    "budgets": budgets,
+    "seeds": seeds,
+    "samples": samples,
+    "alone": alone,
+}
+
+
+def protocols(s: Spec) -> list[dict[str, Any]]:
+    """Of the dense model, and of one seed of what is compared for speed, at the talk's budget."""
+    plain = after_of(s) == "none" and s.seed == 0
+    chosen = s.unit == "macs" and s.budget == SPEED and arm_of(s) in TIMED and sees_of(s) == "own"
+    if plain and (s.method == "dense" or chosen):
+        return [BATCHED | {"precision": "float32"}]
+    return []
+
+
+def questions(p: Profile) -> Iterator[Question]:
+    """What no run answers: hulls, rankings on the main encoder, and a transformer of images."""
+    yield Question("hull", 1, _hull(p.quick))
+    place = {"encoder": p.encoder, "task": p.task, "seed": 0}
+    place |= {"teacher": teacher_recipe(p.encoder, p.task), "sees": own_sees("kcm")[p.quick]}
+    versions = {ARMS[arm][0]: VERSIONS[ARMS[arm][0]] for arm in RANKED}
+    arms = {arm: {"method": ARMS[arm][0], "options": ARMS[arm][1]} for arm in RANKED}
+    yield Question("rankings", 1, place | {"arms": arms, "versions": versions})
+    yield Question("norms", 1, {n: place[n] for n in ("encoder", "task", "seed", "teacher")})
+    yield Question("vision", 1, _vision(p))
+
+
+RANKED = (
+    *("kcm", "kcm-r2", "kcm-d2", "kcm-layerwise", "ffn-w1", "ffn-w2", "ffn-both"),
+    *("ffn-output", "ffn-rms", "ffn-energy", "flap", "mask-tuning-untuned"),
+)
+
+
+def _hull(quick: bool) -> dict[str, Any]:
+    """Normal points for the typical hull, points of a curve for the worst."""
+    return {
+        "points": 60 if quick else 200,
+        "dimensions": list(range(2, 7 if quick else 9)),
+        "curve": {"dimensions": [2, 4] if quick else [2, 4, 6], "points": [64, 128]},
+        "kernel": {"points": 256 if quick else 1024, "dimensions": [2, 4, 8, 32, 128, 768]},
+        "rounds": 1 if quick else 5,
+        "seed": 0,
+    }
+
+
+def _vision(p: Profile) -> dict[str, Any]:
+    """Training from scratch, and the budgets at which it is pruned."""
+    return {
+        "epochs": 20 if p.quick else 60,
+        "seeds": list(range(1 if p.quick else 3)),
+        "budgets": sorted(p.macs[:1] if p.quick else p.macs, reverse=True),
+        "calibration": 256 if p.quick else 1024,
+        "versions": {"kcm": VERSIONS["kcm"], "ffn": VERSIONS["ffn"]},
+    }
