@@ -16,6 +16,10 @@ How an encoder is made smaller:
     hard_concrete       which units does a training keep? lagrangian: how is it held to a size?
     distil              what does a student learn from its teacher?
     checkpoints         how does a killed training go on?
+    calibration         what does an encoder compute on sentences, without gradients or labels?
+    hull                which rows of a matrix stand for the others?
+    filters             how is an FFN made smaller without retraining?
+    tuning              how is what survives rescaled or refitted?
 What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
     evaluate            scores, with every example's prediction
