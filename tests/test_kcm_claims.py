@@ -57,7 +57,7 @@ def test_seconds_are_those_between_dense_and_smaller():
     values = [15.0, 16.0, 17.0]
     low, high = stats.t.interval(0.95, 2, 16, stats.sem(values))
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((16, low, high))
-    assert measure("seconds", found[:1]) == Estimate(15, 15, 15, 1)
+    assert measure("seconds", found[:1]) == Estimate(15.0, 15.0, 15.0, 1)
 
 
 def test_errors_grow_or_differ_by_layer():
