@@ -12,6 +12,10 @@ How an encoder is made smaller:
     compact_model       what does the smaller model compute? compact_config: what is saved of it?
     pruners             which units matter? One file a method; the folder is the registry
     importance, sampling, search, lossless, products    the methods' common tools
+    calibration         what does an encoder compute on sentences, without gradients or labels?
+    hull                which rows of a matrix stand for the others?
+    filters             how is an FFN made smaller without retraining?
+    tuning              how is what survives rescaled or refitted?
 What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
     evaluate            scores, with every example's prediction
