@@ -28,6 +28,7 @@ What happened, and whether the talk held:
     engine              how does a whole study run?
     execute, bench      which runs are done now, and how is one done?
     runs                what happened?
+    probes              what do we ask that no run answers? One file a question
     claims              did the talk hold, and how sure is a number?
     figures             the runs as tables, as figures, and as the numbers that prose quotes
     book                how does the book come about?
