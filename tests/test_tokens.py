@@ -236,12 +236,13 @@ def test_chance_is_even_and_follows_the_seed():
     assert abs(torch.corrcoef(both)[0, 1]) < 0.03
 
 
-def test_formula_and_executed_macs_are_equal(model, batch, kind):
+def test_formula_and_executed_macs_are_equal(model, inputs, kind):
     made = cutting(model, kind)
     shape = encoder.shape(made)
     for row in range(5):
-        one = {k: v[row : row + 1, : batch["attention_mask"][row].sum()] for k, v in batch.items()}
-        lengths = alive(made, {k: v for k, v in one.items() if k != "labels"}).sum(-1).numpy()
+        length = int(inputs["attention_mask"][row].sum())
+        one = {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
+        lengths = alive(made, one).sum(-1).numpy()
         texts = one["attention_mask"].sum(1).numpy()
         macs = tokens.executed_macs(shape, lengths, texts if kind == "skim" else None)
         assert macs.tolist() == [costs.count_macs(made, one)]

@@ -90,7 +90,7 @@ class Pruner:
         layers = len(student.config.layers)
         like = next(student.parameters())
         r = torch.ones(layers, longest, device=like.device, requires_grad=True)
-        depth = torch.arange(1, layers + 1, device=like.device)
+        depth = torch.arange(1.0, layers + 1, device=like.device)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             return importance.loss(model, batch) + self.penalty * (depth @ r.sum(1))

@@ -51,8 +51,8 @@ class Pruner:
     Predictors are part of the model and of its MACs. They train with the weights, on the task's
     loss plus penalty times the mean mask. After the first `search` of the steps one shift of all
     logits meets the budget, which the paper meets by trying penalties; the rest of the steps train
-    the model that really drops. What the classifier never reads need not be forwarded to the output, so
-    skimmed tokens are not.
+    the model that really drops. Skimmed tokens are not forwarded to the output: the classifier
+    reads CLS alone.
 
     The paper multiplies by the mask behind the softmax and does not normalise again (Eq. 4), so its
     model computes what no model that drops can. Here it is normalised; `faulty` gives the paper's
