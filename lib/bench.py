@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
+from lib import batches, claims, costs, encoder, products, pruners, runs, tasks, tokens
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, autocast, score
@@ -70,11 +70,18 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
             ).model
     with _clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
+    kept = _fractions(pruned, bench.teacher.model, costs.params)
+    if isinstance(pruned, tokens.TokenForSequenceClassification):
+        with autocast(next(pruned.parameters()).device, PRECISION, frozen=True):
+            ran = tokens.measure(pruned, tokenizer, bench.dev, bench.task.max_tokens)
+        trace = trace | {"tokens": ran}
+        # of what really ran on the reported texts, each of its own length: no shape tells
+        kept["macs"] = round(ran["macs"]["pruned"] / ran["macs"]["dense"], 6)
     return runs.Run(
         spec=spec,
         dense=bench.measured,
         pruned=_measured(found, pruned) | {"product_error": error},  # before any fine-tuning
-        kept=_fractions(pruned, bench.teacher.model, costs.params),
+        kept=kept,
         nonzero=_fractions(pruned, bench.teacher.model, costs.nonzero),
         shape=encoder.shape(pruned).json(),
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -14,7 +14,7 @@ from lib.tokens.model import TokenForSequenceClassification, gated, ruled
 from lib.tokens.rules import Gate
 
 SAMPLE = 16  # batches of the stream on which a knob is set
-HALVINGS = 18
+HALVINGS = 14
 NEAR = 0.002  # below the budget by so little is met
 
 Loss = Callable[[nn.Module, Batch], Tensor]
