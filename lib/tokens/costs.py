@@ -93,8 +93,9 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
     `macs`: padded to `max_tokens`, batch (padded to the longest of 32 texts as they come), dense
     (not padded), pruned (texts one at a time), pruned_batch (32 of like length, padded to whoever
     has most left in each layer), claimed (what is left, even if the model only masks it). `mean`
-    and `by_length`: tokens in the attention and the feed-forward part of every layer. `histogram`:
-    texts by length, up to each of BUCKETS. `sentences`: tokens, and in how many layers each lives.
+    and `by_length`: tokens in the attention and the feed-forward part of every layer; `batched`: of
+    batches of 32 of like length, padded. `histogram`: texts by length, up to each of BUCKETS.
+    `sentences`: tokens, and in how many layers each lives.
     """
     tokens = batches.tokenize(data, tokenizer, max_tokens)
     texts = np.asarray(tokens["length"])
@@ -109,13 +110,15 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
                 ids = batch["input_ids"][place, : texts[row]][:LONGEST].tolist()
                 depth = alive[place, 1::2, : len(ids)].sum(0).tolist()
                 shown[row] = {"tokens": tokenizer.convert_ids_to_tokens(ids), "layers": depth}
-    skims = rule["rule"] == "skim"
+    skims, order = rule["rule"] == "skim", np.argsort(-texts, kind="stable")
     macs = {
         "padded": dense_macs(shape, np.full(1, max_tokens)),
         "batch": dense_macs(shape, _longest(texts)),
         "dense": dense_macs(shape, texts),
         "pruned": _executed(shape, lengths, texts, skims, _drops(model)),
-        "pruned_batch": _batched(shape, lengths, texts, skims, _drops(model)),
+        "pruned_batch": _executed(
+            shape, _longest(lengths[order]), _longest(texts[order]), skims, _drops(model)
+        ),
         "claimed": _executed(shape, lengths, texts, skims, True),
     }
     bucket = np.searchsorted(BUCKETS, texts).clip(max=len(BUCKETS) - 1)
@@ -124,6 +127,10 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
         "macs": {name: round(float(value.mean())) for name, value in macs.items()},
         "mean": lengths.mean(0).round(3).tolist(),
         "length": round(float(texts.mean()), 3),
+        "batched": {
+            "length": round(float(_longest(texts[order]).mean()), 3),
+            "mean": _longest(lengths[order]).mean(0).round(3).tolist(),
+        },
         "histogram": {str(BUCKETS[b]): int((bucket == b).sum()) for b in np.unique(bucket)},
         "by_length": {
             str(BUCKETS[b]): {
@@ -141,10 +148,3 @@ def _longest(lengths: np.ndarray) -> np.ndarray:
     starts = np.arange(0, len(lengths), BATCH)
     sizes = np.diff(np.append(starts, len(lengths)))
     return np.repeat(np.maximum.reduceat(lengths, starts, axis=0), sizes, axis=0)
-
-
-def _batched(
-    shape: Shape, lengths: np.ndarray, texts: np.ndarray, skims: bool, drops: bool
-) -> np.ndarray:
-    order = np.argsort(-texts, kind="stable")
-    return _executed(shape, _longest(lengths[order]), _longest(texts[order]), skims, drops)
