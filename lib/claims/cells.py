@@ -18,17 +18,22 @@ def at_cell(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
 
 
 def timings_of(
-    timings: Sequence[Timing], encoder: str, protocol: Mapping[str, Any] | None
+    timings: Sequence[Timing],
+    encoder: str,
+    protocol: Mapping[str, Any] | None,
+    tokens: bool = False,
 ) -> tuple[Timing, ...]:
     """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
 
-    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
+    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them. So
+    are models that drop tokens: `tokens` asks for them and for nothing else.
     """
     wanted = {"zeroed": None} | dict(protocol or {})
     fits = [
         timing
         for timing in timings
         if timing.encoder == encoder
+        and ("tokens" in timing.protocol) == tokens
         and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
     machines = [timing.machine for timing in fits]

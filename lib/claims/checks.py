@@ -65,7 +65,7 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
         study.check_select(select, where)
     if ("versus" in row) != quantity.rival:
         raise StudyError(f"{where}: versus goes with the quantity difference and no other")
-    if ("protocol" in row) != (quantity.reads == "timings"):
+    if ("protocol" in row) != (quantity.reads.endswith("timings")):
         raise StudyError(f"{where}: protocol goes with a quantity that is timed and no other")
     if not cells or not all(_number(value) for value in cells.values()):
         raise StudyError(f"{where}: wanted stated as a number or a table of numbers")

@@ -29,7 +29,10 @@ def judge(
     own = [s for s in specs if study.matches(s, claim.select)]
     rivals = [s for s in specs if claim.versus is not None and study.matches(s, claim.versus)]
     pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
-    if quantity.reads != "answers":  # a matter of the encoder alone: its first task will do
+    if quantity.reads in (
+        "shape",
+        "timings",
+    ):  # a matter of the encoder alone: its first task will do
         pairs = {(e, t): None for e, t in reversed({e: t for e, t in reversed(pairs)}.items())}
     found = [
         finding
@@ -67,7 +70,8 @@ def _finding(
     judged = "drop" if drops else claim.quantity
     mine = [s for s in own if (s.encoder, s.task) == (encoder, task)]
     theirs = [s for s in rivals if (s.encoder, s.task) == (encoder, task)]
-    near = timings_of(timings, encoder, claim.protocol)
+    dropped = QUANTITIES[judged].reads == "token-timings"
+    near = timings_of(timings, encoder, claim.protocol, dropped)
     cells, used, asked = [], [], {}
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from lib import study
 from lib.claims.answers import LEVEL, REPLICATES, SEED, score
 from lib.runs import Run, Timing, shape_key
 
@@ -44,7 +45,8 @@ class Evidence:
 class Quantity:
     """How to measure: an estimate, or a line that says what is missing.
 
-    `by` names a claim's cells, `reads` what is looked at: answers, shape or timings.
+    `by` names a claim's cells, `reads` what is looked at: answers, shape, work (what ran on the
+    texts of a task), timings or, of models that drop tokens, token-timings.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -149,6 +151,34 @@ def _exponent(e: Evidence) -> Estimate:
     return _exactly(math.log2(whole / half), len(e.runs))
 
 
+# --- work: counted on the texts of a task; Student's t over seeds ---------------------------------
+
+
+def _work(above: str, below: str) -> Callable[[Evidence], Estimate | str]:
+    """How many times more MACs: a mean over the reported texts, from a run's trace."""
+
+    def measure(e: Evidence) -> Estimate | str:
+        counted = [run.trace["tokens"]["macs"] for run in e.runs if "tokens" in run.trace]
+        if not counted:
+            return "no record of what ran"
+        ratios = [macs[above] / macs[below] for macs in counted]
+        mean, n = float(np.mean(ratios)), len(ratios)
+        if n < 2:
+            return _exactly(mean, n)
+        half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(ratios, ddof=1) / math.sqrt(n)
+        return Estimate(mean, float(mean - half), float(mean + half), n)
+
+    return measure
+
+
+def _padding(e: Evidence) -> Estimate | str:
+    """How many times more work the dense model has with texts padded to the cell's length."""
+    counted = [run.trace["tokens"]["macs"]["dense"] for run in e.runs if "tokens" in run.trace]
+    if not counted:
+        return "no record of what ran"
+    return _exactly(sum(macs(e.runs[0].shape, e.cell).values()) / counted[0], len(counted))
+
+
 # --- timings: bootstrap over rounds ---------------------------------------------------------------
 
 
@@ -158,6 +188,16 @@ def _speedup(e: Evidence) -> Estimate | str:
     if rounds is None:
         return "no timing of its shape on record; `make timings` measures it"
     return _ratio(*rounds)
+
+
+def _token_speedup(e: Evidence) -> Estimate | str:
+    """How many times faster than our own dense model on texts without padding, where tokens go."""
+    wanted = [protocol for run in e.runs for protocol in study.clocked(run)]
+    rules = [protocol["tokens"] for protocol in wanted]
+    for timing in e.timings:
+        if timing.protocol["tokens"] in rules and {"dense", "pruned"} <= set(timing.seconds):
+            return _ratio(*(np.asarray(timing.seconds[arm]) for arm in ("dense", "pruned")))
+    return "no timing of what it leaves on record; `make timings` measures it"
 
 
 def _step(e: Evidence) -> Estimate | str:
@@ -223,6 +263,10 @@ QUANTITIES = {
     "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
     "exponent": Quantity(_exponent, by="length", reads="shape"),
     "speedup": Quantity(_speedup, reads="timings"),
+    "padding": Quantity(_padding, by="length", reads="work"),
+    "pruning": Quantity(_work("dense", "pruned"), reads="work"),
+    "claimed": Quantity(_work("dense", "claimed"), reads="work"),
+    "token-speedup": Quantity(_token_speedup, reads="token-timings"),
     "step": Quantity(_step, reads="timings"),
     "exponent-seconds": Quantity(_exponent_seconds, by="length", reads="timings"),
 }

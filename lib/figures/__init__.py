@@ -18,16 +18,21 @@ from lib.figures.rivals import baselines, others, rivals
 from lib.figures.sampling import products, samplers
 from lib.figures.slides import density, hypotheses, nearest
 from lib.figures.speed import full_model, masks_alone, speed, unstructured
+from lib.figures.tokens import by_length, controls, frontier, padding, survivors, times
 
 __all__ = [
     "baselines",
+    "by_length",
+    "controls",
     "density",
+    "frontier",
     "full_model",
     "hypotheses",
     "length",
     "masks_alone",
     "nearest",
     "others",
+    "padding",
     "parameters",
     "precision",
     "products",
@@ -35,6 +40,8 @@ __all__ = [
     "samplers",
     "save",
     "speed",
+    "survivors",
+    "times",
     "unstructured",
     "verdicts",
     "work",

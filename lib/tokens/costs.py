@@ -136,6 +136,7 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
             str(BUCKETS[b]): {
                 "length": round(float(texts[bucket == b].mean()), 3),
                 "mean": lengths[bucket == b].mean(0).round(3).tolist(),
+                "macs": {n: round(float(macs[n][bucket == b].mean())) for n in ("dense", "pruned")},
             }
             for b in np.unique(bucket)
         },

@@ -19,5 +19,6 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TOKENS = ("power-bert", "ltp", "transkimmer", "top")
 CONTROLS = ("tokens-random", "tokens-first")
+FREE = ("transkimmer-free", "transkimmer-paper")  # that meet no budget
 SEES = {arm: {"steps": 400, "batch": 32} for arm in ARMS}
 SEES_QUICK = {"steps": 60}

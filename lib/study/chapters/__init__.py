@@ -2,6 +2,7 @@
 
 A chapter's file has GROUPS, by name and the most valuable first, each a generator of specs for a
 profile; and `protocols(spec)`, how the shape of that spec's run is timed (perhaps not at all).
+Where a shape does not tell, `clocked(run)` says how a run is timed.
 """
 
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any
 
 from lib import study
 from lib.errors import unknown
-from lib.runs import Spec
+from lib.runs import Run, Spec
 from lib.study.blocks import Group
 from lib.study.profiles import Profile, profile
 
@@ -41,6 +42,8 @@ def specs(
     return list(dict.fromkeys(spec for part in chosen for spec in part))
 
 
-def protocols(chapter: str, s: Spec) -> list[dict[str, Any]]:
-    """How the shape of a spec's run is timed for a chapter."""
-    return _FILES[chapter].protocols(s)
+def protocols(chapter: str, run: Run) -> list[dict[str, Any]]:
+    """How a run's shape is timed for a chapter."""
+    file = _FILES[chapter]
+    clocked = file.clocked(run) if hasattr(file, "clocked") else []
+    return file.protocols(run.spec) + clocked
