@@ -488,7 +488,8 @@ def test_seconds_grow_with_an_exponent():
 OWED = (
     "coreset.share coreset.unstructured coreset.magnitude-low coreset.gradient-high "
     "coreset.density coreset.density-ft coreset.time coreset.beats-magnitude "
-    "coreset.attention-speed coreset.distil cost.quadratic kcm.ffn-costly"
+    "coreset.attention-speed coreset.distil cost.quadratic kcm.ffn-costly "
+    "token.powerbert token.ltp token.top token.transkimmer"
 ).split()
 
 
@@ -651,4 +652,4 @@ def test_files_of_another_form_are_refused(tmp_path):
 
 def test_keys_start_with_their_talk_and_figures_with_their_chapter():
     assert all(claim.figure.startswith(f"{claim.chapter}-") for claim in CLAIMS.values())
-    assert set(Counter(key.split(".")[0] for key in CLAIMS)) == {"coreset", "cost", "kcm"}
+    assert set(Counter(key.split(".")[0] for key in CLAIMS)) == {"coreset", "cost", "kcm", "token"}

@@ -119,7 +119,10 @@ def test_every_method_is_tested_with_and_without_fine_tuning(encoder, task):
         for s in fits(specs, after="steps")
     }
     assert lengths == {(200, 32)}
-    assert {s.method for s in specs} | {"random"} == {*pruners.names(), "dense"}
+    family = {method for method, _ in study.FAMILIES["coreset"].ARMS.values()}
+    assert {s.method for s in specs} | {"random"} == {*family, "dense"}
+    everyone = {method for each in study.FAMILIES.values() for method, _ in each.ARMS.values()}
+    assert everyone == set(pruners.names())
 
 
 @pytest.mark.parametrize("unit", ["attention", "encoder"])
@@ -256,12 +259,12 @@ def test_a_selection_reads_arms_options_and_fine_tuning():
 
 
 def test_missing_names_what_is_not_on_record(quick, marks):
-    specs = study.specs("coreset", quick)
+    specs = list(dict.fromkeys(s for chapter in CHAPTERS for s in study.specs(chapter, quick)))
     assert study.missing(quick) == specs
     for s in specs:
         quick.store.put(recorded(s))
     assert study.missing(quick) == [] == study.sweeps(quick)
-    lost = specs[7]
+    lost = study.specs("coreset", quick)[7]
     quick.store.path(lost).unlink()
     assert study.missing(quick) == [lost] == study.missing(quick, "coreset")
     assert [s for sweep in study.sweeps(quick) for s in sweep.specs] == [lost]
@@ -288,7 +291,7 @@ def test_untested_cells_need_a_reason_and_are_not_expected(quick, marks):
     assert {cell.why for cell in out} == {"Too dear."}
     asked = study.specs("coreset", quick)
     assert set(asked) - set(study.expected("coreset", quick)) == {cell.spec for cell in out}
-    assert study.missing(quick) == asked  # they can still be computed
+    assert study.missing(quick, "coreset") == asked  # they can still be computed
     quick.store.put(recorded(out[0].spec))
     assert study.expected("coreset", quick) == asked  # on record after all
     marks("- select: {profile: published}\n  why: Elsewhere.")

@@ -96,7 +96,7 @@ def test_speeds_are_read_from_the_timing_of_what_a_run_leaves(drawn):
 def test_facts_of_nothing_are_untested(whole):
     pair = study.lead(WIDE)
     full = facts.tokens(whole.runs, whole.findings, pair)
-    none = facts.tokens([], [], pair)
+    none = facts.tokens([], whole.findings, pair)
     assert set(full) == set(none)
     assert "untested" not in full.values()
     assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"

@@ -218,6 +218,13 @@ def tokens(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) 
         row = own.iloc[0]
         facts[f"drop-{arm}"] = f"{row['drop']:+.3f} [{row['drop_low']:.3f}, {row['drop_high']:.3f}]"
         facts[f"kept-{arm}"] = f"{row['macs']:.0%}"
+    saving = {"powerbert-time": ".1f", "ltp-time": ".1f", "transkimmer": ".0f"}
+    for key, form in saving.items():
+        stated = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{next(iter(stated.values())):{form}}"
+    for key in ("ltp", "top", "powerbert-cola"):
+        (budget,) = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{1 / budget:.1f}"
     claimed = [run for run in ran if study.arm_of(run.spec) == "transkimmer-paper"]
     facts["claimed-paper"] = UNTESTED
     if claimed:

@@ -16,6 +16,7 @@ from lib.figures.style import FAINT, GREY, INK, PAPER, TALK, Drawn
 from lib.runs import Run, Timing, shape_key
 
 PADDED, TEXTS, PRUNED = "#b0b0b0", "#e69f00", "#0072b2"
+PAPERS = {"talk's papers": (INK, "$\\diamond$")}
 TASKS = 4  # panels of a figure
 LINE, SHOWN = 80, 4  # characters of a sentence that fit a line, and methods that are shown
 
@@ -83,13 +84,14 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         ax.set_title(f"{encoder}, {task} (line: dense)", fontsize=10)
         ax.set_ylabel(style.metric(own))
         ax.set_xlabel("MACs executed, of dense without padding")
-    style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms})
+    style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
     return figure, table
 
 
 def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float) -> None:
     for one in findings:
-        if (one.encoder, one.task, one.quantity) != (encoder, task, "drop"):
+        here = (one.claim.chapter, one.encoder, one.task, one.quantity)
+        if here != ("tokens", encoder, task, "drop"):
             continue
         for budget, drop in one.claim.stated.items():
             if budget:
@@ -206,7 +208,7 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
         ax.set_xlabel("times as fast as dense")
         ax.set_title("one text at a time" if batch == 1 else f"batches of {batch}")
     names = {"dense_padded": "dense, padded", "hf": "Hugging Face's dense", "pruned": "pruned"}
-    style.markers(figure, {names[timed]: look for timed, look in looks.items()})
+    style.markers(figure, {names[timed]: look for timed, look in looks.items()} | PAPERS)
     return figure, table
 
 
@@ -219,6 +221,7 @@ def _timings(found: list[Run], timed: list[Timing]) -> pd.DataFrame:
         if "tokens" in t.protocol and t.machine == most
     }
     rows = []
+    several = len({run.spec.encoder for run in found}) > 1
     for run in found:
         for protocol in study.clocked(run):
             key = (run.spec.encoder, shape_key(run.shape), protocol["batch"])
@@ -227,6 +230,8 @@ def _timings(found: list[Run], timed: list[Timing]) -> pd.DataFrame:
                 continue
             arm = study.arm_of(run.spec)
             what = f"{style.name(arm)} {run.spec.budget:g}, {run.spec.task}"
+            if several:
+                what += f" ({run.spec.encoder})"
             dense = np.asarray(timing.seconds["dense"])
             for name in ("dense_padded", "hf", "pruned"):
                 ratio = dense / np.asarray(timing.seconds[name])
