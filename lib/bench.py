@@ -15,11 +15,13 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import batches, claims, costs, encoder, products, pruners, runs, tasks, tokens
+from lib import batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
+from lib.tokens.costs import measure
+from lib.tokens.model import TokenForSequenceClassification
 from lib.train import Recipe, finetune
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,9 +73,9 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     with _clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
     kept = _fractions(pruned, bench.teacher.model, costs.params)
-    if isinstance(pruned, tokens.TokenForSequenceClassification):
+    if isinstance(pruned, TokenForSequenceClassification):
         with autocast(next(pruned.parameters()).device, PRECISION, frozen=True):
-            ran = tokens.measure(pruned, tokenizer, bench.dev, bench.task.max_tokens)
+            ran = measure(pruned, tokenizer, bench.dev, bench.task.max_tokens)
         trace = trace | {"tokens": ran}
         # of what really ran on the reported texts, each of its own length: no shape tells
         kept["macs"] = round(ran["macs"]["pruned"] / ran["macs"]["dense"], 6)

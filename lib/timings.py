@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lib import assets, costs, encoder, runs, study
 from lib.bench import machine
-from lib.tokens import wrap
+from lib.tokens.model import wrap
 
 ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
 TOGETHER = 5  # shapes in one comparison, so that their models fit in memory

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import costs, encoder, pruners, tokens
+from lib import costs, encoder, pruners
 from lib.errors import StudyError
+from lib.tokens.costs import fraction
 
 VARIANTS = [
     *((name, {}) for name in pruners.names()),
@@ -89,7 +90,7 @@ def test_keeps_the_fraction_that_it_was_given(variant, model, batch, data, budge
         assert budget - 0.01 < macs[0] / macs[1] <= budget
         return
     if pruner.unit == "executed":
-        kept, _ = tokens.costs.fraction(pruned, list(data("training")))
+        kept, _ = fraction(pruned, list(data("training")))
         assert budget - 0.15 < kept <= budget  # a token of nine is a large step
         return
     attention, ffn = fractions(pruned, model, pruner.compact)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from datasets import Dataset
 
-from lib import batches, costs, encoder, pruners, tokens
+from lib import batches, costs, encoder, pruners
 from lib.errors import StudyError
 from lib.pruners import ltp, power_bert, top, transkimmer
 from lib.tokens import dropping
-from lib.tokens.costs import fraction
-from lib.tokens.model import gated, ruled
+from lib.tokens.costs import fraction, measure
+from lib.tokens.model import gated, ruled, wrap
 from lib.tokens.training import calibrate, floor, split
 
 NONE = {"rule": "none"}
@@ -47,7 +47,7 @@ def test_lengths_scale_alike_and_within_bounds():
 
 def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs):
     """Zeroed word vectors are not yet gone, so states are compared right behind the cut."""
-    made = tokens.wrap(bert.double(), NONE)
+    made = wrap(bert.double(), NONE)
     r = torch.zeros(3, 9, dtype=torch.double)
     r[:, :4] = 1
     seen = {}
@@ -63,14 +63,14 @@ def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs):
         made(**inputs)
     soft, alive = seen["soft"]
     ruled(made, rule="none")
-    hard = tokens.wrap(made, {"rule": "rank", "by": "attention", "lengths": [4] * 3, "seed": 0})
+    hard = wrap(made, {"rule": "rank", "by": "attention", "lengths": [4] * 3, "seed": 0})
     kept = hard.encoder(**inputs, output_survivors=True).survivors[:, 1]
     assert torch.equal((soft.abs().sum(-1) > 0) & alive, kept)
 
 
 def test_the_penalty_shrinks_later_layers_more(bert, data):
     pruner = pruners.get("power-bert", retention_lr=0.05, penalty=10.0, lr=1e-9)
-    student = tokens.wrap(bert, NONE).train().requires_grad_(True)
+    student = wrap(bert, NONE).train().requires_grad_(True)
     r, _ = pruner._retention(student, data, 9)
     assert r.min() >= 0
     assert (r < 1).all()
@@ -96,14 +96,14 @@ def power_orders():
 
 def test_a_cold_sigmoid_is_the_threshold(bert, inputs):
     """At temperature 0 the soft mask zeroes whom the threshold drops, in the layer that decides."""
-    made = tokens.wrap(bert.double(), NONE)
+    made = wrap(bert.double(), NONE)
     theta = torch.tensor([0.13] * 3, dtype=torch.double)
     gate, seen = ltp.Soft(theta, 1e-9, []), []
     after = gate.after
     gate.after = lambda index, x, walk: seen.append(after(index, x, walk)) or seen[-1]
     with gated(made, gate):
         made(**inputs)
-    hard = tokens.wrap(made, {"rule": "threshold", "thresholds": [0.13] * 3})
+    hard = wrap(made, {"rule": "threshold", "thresholds": [0.13] * 3})
     enters = hard.encoder(**inputs, output_survivors=True).survivors[:, 2]
     valid = inputs["attention_mask"].bool()
     assert torch.equal((seen[0].abs().sum(-1) > 1e-6) & valid, enters)
@@ -114,7 +114,7 @@ def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
     assert ltp.scaled([0.1, 0.2], 0.5)["thresholds"] == pytest.approx([0.1, 0.2])
     assert ltp.scaled([0.1, 0.2], 0.75)["thresholds"] == pytest.approx([0.3, 0.6])
     assert ltp.scaled([0.1, 0.2], 1.0)["thresholds"] == [2.0, 2.0]
-    student = tokens.wrap(bert, NONE).train().requires_grad_(True)
+    student = wrap(bert, NONE).train().requires_grad_(True)
     pruner = pruners.get("ltp", threshold_lr=0.1, penalty=-10.0, temperature=0.1)
     theta, _ = pruner._thresholds(student, data)
     assert theta[0] == pytest.approx(ltp.LEAST)  # a negative penalty wants all masks open
@@ -127,7 +127,7 @@ def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
 
 def test_predictors_begin_by_keeping_all_and_never_let_a_token_return(bert, inputs):
     rule = {"rule": "skim", "shift": 0.0, "renormalise": True}
-    made = tokens.wrap(bert.double(), rule)
+    made = wrap(bert.double(), rule)
     assert made.encoder(**inputs, output_survivors=True).survivors[:, -1].sum() == (
         inputs["attention_mask"].sum()
     )
@@ -189,13 +189,13 @@ def test_bins_are_by_rank_and_leave_cls_out():
 
 
 def test_soft_worth_of_0_and_1_is_dropping_bins(bert, inputs):
-    made = tokens.wrap(bert.double(), NONE)
+    made = wrap(bert.double(), NONE)
     worth = torch.ones(3, 4, dtype=torch.double)
     worth[1, 2:], worth[2, 3:] = 0, 0
     with gated(made, top.Soft(worth)):
         soft = made(**inputs).logits
     rule = {"rule": "bins", "kept": worth.int().tolist()}
-    hard = tokens.wrap(made, rule)(**inputs).logits
+    hard = wrap(made, rule)(**inputs).logits
     torch.testing.assert_close(hard, soft, rtol=0, atol=1e-10)
 
 
@@ -259,7 +259,7 @@ def test_a_regression_is_distilled_too(make_classifier, data):
 
 
 def test_a_knob_is_set_to_the_budget_or_just_below(bert, data):
-    made = tokens.wrap(bert, {"rule": "threshold", "thresholds": [0.1] * 3})
+    made = wrap(bert, {"rule": "threshold", "thresholds": [0.1] * 3})
     reached = calibrate(made, lambda knob: ltp.scaled([0.1] * 3, knob), data, 0.75)
     assert 0.6 < reached <= 0.75
     assert fraction(made, data)[0] == pytest.approx(reached)
@@ -313,8 +313,8 @@ def texts():
 
 
 def test_what_ran_is_measured_against_three_dense_models(bert, texts, digits):
-    made = tokens.wrap(bert, {"rule": "rank", "by": "first", "lengths": [6, 4, 1], "seed": 0})
-    found = tokens.measure(made, digits, texts, 30)
+    made = wrap(bert, {"rule": "rank", "by": "first", "lengths": [6, 4, 1], "seed": 0})
+    found = measure(made, digits, texts, 30)
     macs, shape = found["macs"], encoder.shape(bert)
     lengths = [1 + n % 11 for n in range(70)]
     assert macs["padded"] == costs.encoder_macs(shape, 30)

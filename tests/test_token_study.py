@@ -6,10 +6,11 @@ import made
 import numpy as np
 import pytest
 
-from lib import claims, encoder, pruners, runs, study, timings, tokens
+from lib import claims, encoder, pruners, runs, study, timings
 from lib.claims.cells import timings_of
 from lib.claims.quantities import QUANTITIES, Evidence, macs
 from lib.runs import shape_key
+from lib.tokens.costs import survivors
 
 PUBLISHED = study.PROFILES["published"]
 CLAIMS = {claim.key: claim for claim in claims.load() if claim.chapter == "tokens"}
@@ -124,8 +125,8 @@ def test_a_timed_model_leaves_what_it_is_told(make_classifier, tmp_path, monkeyp
     monkeypatch.setattr(timings.costs, "latency", latency)
     (found,) = timings.compare([study.Clocked("tiny", shape.json(), protocol)], rounds=2)
     model, batch = seen["pruned 0"]
-    (survivors,) = tokens.survivors(model, [batch])
-    assert survivors.sum(-1)[0].tolist() == [8, 8, 5, 5, 2, 2]
+    (left,) = survivors(model, [batch])
+    assert left.sum(-1)[0].tolist() == [8, 8, 5, 5, 2, 2]
     assert found.protocol["tokens"] == rule
     assert runs.Store(tmp_path / "store").put_timing(found).is_file()
 

@@ -1,16 +1,20 @@
 """Tokens dropped for real: masked equals dropped, padding and batch mates do not matter."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lib import costs, encoder, tokens
+from lib import costs, encoder
 from lib.compact import compact
 from lib.errors import StudyError
 from lib.masks import Masks
 from lib.tokens import dropping
-from lib.tokens.model import gated, masked, ruled
+from lib.tokens.costs import dense_macs, executed_macs
+from lib.tokens.model import gated, masked, ruled, wrap
 from lib.tokens.rules import Gate, watching
 
 
@@ -33,7 +37,7 @@ KINDS = ("rank", "random", "first", "threshold", "skim", "bins")
 
 def cutting(model, kind):
     """A model of that rule whose predictors, where it has some, are undecided."""
-    made = tokens.wrap(model, rule(kind, len(encoder.blocks(model))))
+    made = wrap(model, rule(kind, len(encoder.blocks(model))))
     if kind == "skim":
         generator = torch.Generator().manual_seed(3)
         for parameter in made.encoder.predictors.parameters():
@@ -87,7 +91,7 @@ def test_all_kept_is_the_dense_model(model, inputs):
         {"rule": "bins", "kept": [[1, 1]] * layers},
     ]
     for how in keep:
-        made = tokens.wrap(model, how)
+        made = wrap(model, how)
         torch.testing.assert_close(made(**inputs).logits, wanted, rtol=0, atol=1e-10)
         watched = gated(made, Watching())
         with watched:
@@ -134,7 +138,7 @@ def test_padding_is_never_kept_and_cls_always_is(bert, inputs, kind):
     ],
 )
 def test_the_harshest_rule_leaves_cls(bert, inputs, harsh):
-    made = tokens.wrap(bert, harsh)
+    made = wrap(bert, harsh)
     assert made(**inputs).logits.isfinite().all()
     assert (alive(made, inputs)[:, -1].sum(-1) == 1).all()
 
@@ -173,7 +177,7 @@ def test_padding_in_front_is_refused(bert, inputs):
 )
 def test_schedules_and_rules_that_are_none_are_refused(bert, change, line):
     with pytest.raises(StudyError, match=line) as refusal:
-        tokens.wrap(bert, rule("rank", 3) | change)
+        wrap(bert, rule("rank", 3) | change)
     assert "\n" not in str(refusal.value)
 
 
@@ -182,10 +186,10 @@ def test_an_encoder_without_attention_weights_is_refused(bert):
     masks.heads[1] = 0
     small = compact(bert, masks)
     with pytest.raises(StudyError, match="scores tokens by attention, but layer 1 has no heads"):
-        tokens.wrap(small, rule("threshold", 3))
-    assert tokens.wrap(small, rule("skim", 3)) is not None  # a predictor needs none
+        wrap(small, rule("threshold", 3))
+    assert wrap(small, rule("skim", 3)) is not None  # a predictor needs none
     with pytest.raises(StudyError, match="unknown architecture"):
-        tokens.wrap(torch.nn.Linear(2, 2), rule("rank", 3))
+        wrap(torch.nn.Linear(2, 2), rule("rank", 3))
 
 
 def test_it_is_saved_and_loaded_whole(bert, inputs, kind, tmp_path):
@@ -198,11 +202,22 @@ def test_it_is_saved_and_loaded_whole(bert, inputs, kind, tmp_path):
     torch.testing.assert_close(again(**inputs).logits, made(**inputs).logits, rtol=0, atol=0)
 
 
+def test_auto_classes_know_it_after_import_lib(bert, tmp_path):
+    cutting(bert, "rank").save_pretrained(tmp_path)
+    program = (
+        "import lib\nfrom transformers import AutoModel, AutoModelForSequenceClassification as C\n"
+        f"print(type(C.from_pretrained({str(tmp_path)!r})).__name__)\n"
+        f"print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["TokenForSequenceClassification", "TokenModel"], done.stderr
+
+
 def test_it_works_on_top_of_a_compact_model(bert, inputs):
     masks = Masks.dense(bert)
     masks.heads[0, :2] = 0
     masks.neurons[:, ::2] = 0
-    made = tokens.wrap(compact(bert.double(), masks), rule("rank", 3))
+    made = wrap(compact(bert.double(), masks), rule("rank", 3))
     with masked(made):
         hidden = made(**inputs).logits
     torch.testing.assert_close(made(**inputs).logits, hidden, rtol=0, atol=1e-10)
@@ -244,14 +259,14 @@ def test_formula_and_executed_macs_are_equal(model, inputs, kind):
         one = {name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}
         lengths = alive(made, one).sum(-1).numpy()
         texts = one["attention_mask"].sum(1).numpy()
-        macs = tokens.executed_macs(shape, lengths, texts if kind == "skim" else None)
+        macs = executed_macs(shape, lengths, texts if kind == "skim" else None)
         assert macs.tolist() == [costs.count_macs(made, one)]
 
 
 def test_a_model_that_keeps_all_costs_what_the_dense_one_does(bert):
     shape = encoder.shape(bert)
     lengths = np.array([3, 9])
-    found = tokens.costs.dense_macs(shape, lengths)
+    found = dense_macs(shape, lengths)
     assert found.tolist() == [costs.encoder_macs(shape, n) for n in (3, 9)]
 
 

@@ -7,17 +7,3 @@ model       what does it compute? The compact encoder, shorter and shorter
 costs       what did really run, against the dense model with padding and without?
 training    how are soft decisions trained, and a method's knob set to a budget?
 """
-
-from lib.tokens.config import TokenConfig
-from lib.tokens.costs import executed_macs, measure, survivors
-from lib.tokens.model import TokenForSequenceClassification, TokenModel, wrap
-
-__all__ = [
-    "TokenConfig",
-    "TokenForSequenceClassification",
-    "TokenModel",
-    "executed_macs",
-    "measure",
-    "survivors",
-    "wrap",
-]
