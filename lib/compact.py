@@ -12,6 +12,7 @@ from lib import encoder
 from lib.compact_config import CompactConfig
 from lib.compact_model import CompactForSequenceClassification, CompactModel
 from lib.encoder import LayerShape, Shape
+from lib.errors import StudyError
 from lib.masks import Masks
 
 __all__ = [
@@ -32,6 +33,10 @@ def compact(model: nn.Module, masks: Masks) -> CompactForSequenceClassification:
     whole. Heads of one layer that keep unequal numbers of dimensions are filled up with zero
     rows to the widest. Raises a StudyError where the masks' widths are not the model's.
     """
+    if model.config.model_type == "token-encoder":
+        raise StudyError(
+            "this model drops tokens, which would be lost: prune its units before that"
+        )
     masks.check(model)
     state, shapes = {}, []
 

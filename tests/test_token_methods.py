@@ -303,6 +303,15 @@ def test_hyperparameters_that_mean_nothing_are_refused(name, options, line):
         pruners.get(name, **options)
 
 
+@pytest.mark.parametrize("name", ["power-bert", "ltp", "transkimmer", "top"])
+def test_a_model_with_fewer_heads_and_neurons_is_pruned_too(name, bert, data):
+    smaller = pruners.get("random", unit="encoder")(bert, iter(()), 0.5)
+    pruned = pruners.get(name)(smaller, data, 0.75)
+    assert encoder.shape(pruned) == encoder.shape(smaller)
+    assert fraction(pruned, data)[0] <= 0.75  # of the smaller model's own
+    assert pruned(**data[0]).logits.isfinite().all()
+
+
 # --- on record ------------------------------------------------------------------------------------
 
 

@@ -222,6 +222,8 @@ def test_it_works_on_top_of_a_compact_model(bert, inputs):
         hidden = made(**inputs).logits
     torch.testing.assert_close(made(**inputs).logits, hidden, rtol=0, atol=1e-10)
     assert encoder.shape(made).layers[0].heads == 2
+    with pytest.raises(StudyError, match="prune its units before"):
+        compact(made, Masks.dense(made))
 
 
 def test_significance_is_attention_received_without_a_tokens_own():
