@@ -89,7 +89,7 @@ def rivals(findings: Iterable[Finding], budget: float = 0.6) -> Drawn:
     ax.set_yticks(range(len(keys)), [words[key] for key in keys])
     style.places(ax, places)
     ax.set_xlabel(
-        f"score of the first less the second's, in hundredths, at {budget:.0%} of the MACs\n"
-        "talk: above 0; bold: the interval leaves 0 on one side"
+        f"score of the first less the second's, in hundredths,\nat {budget:.0%} of the MACs; "
+        "talk: above 0; bold: the interval is all on one side"
     )
     return figure, data
