@@ -137,7 +137,10 @@ def refitted(
 
 @dataclass(frozen=True)
 class Step:
-    """One sublayer of a student on the way up: its output projection, and what that is to give."""
+    """One sublayer of a student on the way up: its output projection, and what that is to give.
+
+    Good until the next one: its lists then hold other states.
+    """
 
     layer: int
     part: Literal["attention", "ffn"]
@@ -186,8 +189,10 @@ def climb(
             yield Step(index, part, linear, group, own, inside, goals)
             torch.clear_autocast_cache()  # it may hold the weight as it was
             with torch.no_grad():
-                own = [s.moved(norm(s.x + linear(h))) for s, h in zip(own, inside, strict=True)]
-                theirs = [s.moved(after(goal)) for s, goal in zip(theirs, goals, strict=True)]
+                for at, (mine, their) in enumerate(zip(own, theirs, strict=True)):
+                    own[at] = mine.moved(norm(mine.x + linear(inside[at])))
+                    theirs[at] = their.moved(after(goals[at]))
+            del inside, goals  # memory: before the next are made
 
 
 def _sublayer(
@@ -240,6 +245,7 @@ def tune(
             done.append({"layer": step.layer, "part": step.part} | report)
             if not report["accepted"]:
                 break
+        del step  # its activations go before the next sublayer's come
     return Tuned(student, done)
 
 

@@ -73,6 +73,7 @@ class Pruner:
             left -= float(stays.sum()) * price
             with filters.clock(seconds, "refit"):
                 _cut(step, stays)
+            del step  # its activations go before the next sublayer's come
         pruned = compact(student, search.masks(student, **kept)).eval()
         pruned.requires_grad_(True)
         pruned.trace = filters.traced(model, pruned, batches) | {"seconds": seconds}
