@@ -150,6 +150,17 @@ def test_predictors_begin_by_keeping_all_and_never_let_a_token_return(bert, inpu
     assert made.encoder.predictors[0][1].weight.grad.abs().sum() > 0  # straight through
 
 
+def test_logits_keep_their_precision_under_autocast(bert):
+    predictor = wrap(bert, {"rule": "skim", "shift": 0.0, "renormalise": True}).encoder.predictors[
+        0
+    ]
+    x = torch.randn(1, 200, 24, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = predictor(x)
+    assert logits.dtype == torch.float32
+    assert logits[0, :, 1].unique().numel() > 150
+
+
 def test_normalised_masks_are_dropping_and_the_paper_s_form_is_not(bert, inputs):
     torch.manual_seed(0)
     p = torch.rand(2, 3, 5, 5, dtype=torch.double)
