@@ -26,7 +26,7 @@ from lib.hard_concrete import (
 from lib.lagrangian import Course, Price, Warmup
 from lib.masks import Masks, applied, left
 
-CLEAR, GAIN, MOST = 0.001, 0.2, 0.02  # of the correction: aim so far above, move by, at the most
+CLEAR, GAIN, MOST = 0.002, 0.3, 0.02  # of the correction: aim so far above, move by, at the most
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Joint:
         )
         self.price = Price(plan.reg_lr, plan.unwind, self.device)
         begin = expected_sparsity(self.gates, self.shape).item() if plan.own_start else 0.0
-        self.course = Course(
-            min(begin, plan.target), plan.target, round(plan.warmup * plan.steps), plan.course
-        )
+        end = min(plan.target + CLEAR, 1.0) if plan.correct else plan.target
+        rising = round(plan.warmup * plan.steps)
+        self.course = Course(min(begin, end), end, rising, plan.course)
         self.lift = 0.0  # how far the target has been moved
 
     def _leaf(self, alpha: Tensor) -> Tensor:
@@ -125,10 +125,16 @@ class Joint:
             said = self.student(**inputs, output_hidden_states=self.plan.distil.layers > 0)
         return self.teaching(batch, said.logits, said.hidden_states, alive(masks))
 
-    def correct(self, realised: float) -> None:
-        """Expected is not realised: move the target by a part of what the last misses it by."""
+    def correct(self, realised: float, expected: float) -> None:
+        """Expected is not realised: move the target by a part of what the last misses it by.
+
+        Once it is met the target goes back to where the gates are: heads go one by one, and what
+        they overshoot by the neurons are to have back.
+        """
         if self.plan.correct and self.step >= self.course.steps:
-            gap = self.plan.target + CLEAR - realised
+            if realised >= self.plan.target:
+                self.lift = min(self.lift, expected - self.course.end)
+            gap = self.course.end - realised
             self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
     def settled(self) -> Masks:

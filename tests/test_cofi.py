@@ -214,3 +214,22 @@ def test_what_the_clamp_of_the_authors_keeps_of_bert_base():
     assert most("fine", 6.9) > 0.99
     assert most("layers", 4.605) == 1
     assert most("hidden", 4.605) > 0.99
+
+
+def test_the_target_follows_what_is_realised_and_forgets_what_it_overshot(bert):
+    joint = Joint(bert, pruners.get("cofi", **QUICK)._plan(STEPS, 0.7))
+    joint.correct(0.6, 0.7)
+    assert joint.lift == 0  # the warm-up is none of its business
+    joint.step = STEPS
+    joint.correct(0.69, 0.7)
+    first = joint.lift
+    assert first > 0
+    for _ in range(99):
+        joint.correct(0.6, 0.7)
+    assert joint.lift == pytest.approx(0.02)  # no further
+    joint.correct(0.71, 0.705)
+    assert joint.course.target(STEPS) + joint.lift <= 0.705  # met: back to where the gates are
+    authors = Joint(bert, pruners.get("cofi", **QUICK, correct=False)._plan(STEPS, 0.7))
+    authors.step = STEPS
+    authors.correct(0.6, 0.7)
+    assert authors.lift == 0

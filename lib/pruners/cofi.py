@@ -185,7 +185,7 @@ class _Run:
     def check(self, seen: dict[str, float]) -> None:
         """Note where the training stands; remember it if it is the best to stop at."""
         step, realised = self.joint.step, self.joint.realised(self.joint.settled())
-        self.joint.correct(realised)
+        self.joint.correct(realised, seen["expected"])
         row = {"step": step, "realised": realised} | seen
         self.curve.append([round(float(row.get(name, 0)), 5) for name in COLUMNS])
         target = self.plan.target
