@@ -16,6 +16,10 @@ How an encoder is made smaller:
     hard_concrete       which units does a training keep? lagrangian: how is it held to a size?
     distil              what does a student learn from its teacher?
     checkpoints         how does a killed training go on?
+    calibration         what does an encoder compute on sentences, without gradients or labels?
+    hull                which rows of a matrix stand for the others?
+    filters             how is an FFN made smaller without retraining?
+    tuning              how is what survives rescaled or refitted?
 What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
     evaluate            scores, with every example's prediction
@@ -24,6 +28,7 @@ What happened, and whether the talk held:
     engine              how does a whole study run?
     execute, bench      which runs are done now, and how is one done?
     runs                what happened?
+    probes              what do we ask that no run answers? One file a question
     claims              did the talk hold, and how sure is a number?
     figures             the runs as tables, as figures, and as the numbers that prose quotes
     book                how does the book come about?

@@ -14,7 +14,7 @@ from lib.compact import CompactForSequenceClassification, config
 from lib.errors import StudyError
 from lib.importance import Batch, collect
 
-POOL = 4096  # padded tokens of a batch: few large batches, as autocast casts the weights in each
+POOL = 2048  # padded tokens of a batch: few large batches, as autocast casts the weights in each
 WATCHED = 64  # sentences on which the error of every layer is measured
 
 

@@ -24,6 +24,7 @@ from lib.importance import Batch
 
 How = Literal["scale", "refit"]
 DAMP = 1.0  # on the change of the factors, in units of the normal matrix
+TOLERANCE = 1e-6  # of LSMR, relative: its default, and the paper's
 BOUND = 10.0  # a factor beyond it says that the system was not to be trusted
 RIDGE = 1e-3  # on the change of refitted weights, in units of the mean squared activation
 
@@ -80,7 +81,7 @@ def factors(
     to add it would do nothing, as the LayerNorm that follows takes out the mean.
     """
     rows = weight.T.double()
-    normal = (rows @ rows.T) * moments.gram.double()
+    normal = (rows @ rows.T).mul_(moments.gram)
     right = (rows * moments.cross.double()).sum(1)
     ones = rows.sum(1) * moments.total.double()  # each column with that of ones
     if group > 1:
@@ -97,7 +98,15 @@ def factors(
         raise StudyError("wanted finite activations for least squares, got NaN or infinity")
     normal, right, start = (v.cpu().numpy() for v in (normal, right, start))
     # Nothing but convergence or the limit ends it: ill-conditioned systems are what damp is for.
-    step, _, iterations, *_ = lsmr(normal, right - normal @ start, damp=damp, conlim=0)
+    step, _, iterations, *_ = lsmr(
+        normal,
+        right - normal @ start,
+        damp,
+        atol=TOLERANCE,
+        btol=TOLERANCE,
+        conlim=0,
+        maxiter=max(1000, 4 * len(start)),
+    )
     return start + step, int(iterations)
 
 
@@ -214,12 +223,14 @@ def tune(
 ) -> Tuned:
     """A copy of `student` whose FFN, with `heads` its attention too, follows the teacher's.
 
+    It has output projections of its own and shares every other parameter with `student`.
+
     "scale" gives each survivor one factor; one beyond BOUND is not accepted, and nothing above it
     is tuned. "refit" fits the whole output projection anew. The attention of layer 0 is skipped,
     as in the paper, and a sublayer with nothing left keeps its bias alone. Raises a StudyError for
     fewer equations than unknowns, or activations that are not finite.
     """
-    student, done = deepcopy(student).eval(), []
+    student, done = _own_outputs(student).eval(), []
     teacher = deepcopy(teacher).eval() if teacher.training else teacher
     for step in climb(student, teacher, batches):
         wanted = step.part == "ffn" or (heads and step.layer > 0)
@@ -230,6 +241,12 @@ def tune(
             if not report["accepted"]:
                 break
     return Tuned(student, done)
+
+
+def _own_outputs(student: CompactForSequenceClassification) -> CompactForSequenceClassification:
+    outputs = {id(e.output.weight) for e in student.encoder.layers}
+    outputs |= {id(e.down.weight) for e in student.encoder.layers}
+    return deepcopy(student, {id(p): p for p in student.parameters() if id(p) not in outputs})
 
 
 def _fit(

@@ -149,10 +149,9 @@ def _norms(asked: dict) -> dict:
             "by_layer": [0.9 + 0.05 * _dice((kernel, stop, layer)) for layer in range(layers)],
             "overall": 0.9,
         }
-        for kernel in ("2s2", "s2")
-        for stop in ("signed", "abs", "l1")
+        for kernel, stop in asked["readings"]
     }
-    readings["s2 l1"]["by_layer"][0] = readings["s2 l1"]["updates"][0] = None
+    readings["2s2 abs"]["by_layer"][0] = readings["2s2 abs"]["updates"][0] = None
     norms = np.linspace(1, 3, 50)
     points = {
         str(layer): [[x, 1e-3 * x**layer] for x in norms] for layer in (1, layers // 2, layers)

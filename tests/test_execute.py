@@ -232,3 +232,42 @@ def test_a_killed_run_goes_on_from_its_checkpoint(cofi, store, place, monkeypatc
     assert resumed.trace == straight.trace
     assert resumed.shape == straight.shape
     assert not list((assets.CACHE / "checkpoints").glob("*"))
+
+
+@pytest.fixture
+def kcm(spec):
+    sees = {"examples": 32, "batch": 16}
+    training = spec.training | {"sees": sees}
+    return replace(spec, method="kcm", version=1, unit="macs", budget=0.8, training=training)
+
+
+def test_budgets_of_macs_are_counted_at_the_tasks_own_length(kcm, spec, store):
+    run, plain = execute.obtain([kcm, spec], store)
+    tokens = run.provenance["macs_tokens"]
+    assert 3 <= tokens <= 8  # words of a sentence, and no special token of this tokenizer
+    assert tokens == round(tokens, 2)
+    assert 0.78 < run.kept["macs"] <= 0.8
+    assert run.kept["macs"] == pytest.approx(run.pruned["macs"] / run.dense["macs"], abs=1e-3)
+    shapes = [layer["neurons"] for layer in run.shape["layers"]]
+    assert 0 < sum(shapes) < 120
+    assert run.trace["seconds"].keys() == {"r2", "d2", "scale"}
+    assert len(run.trace["layer_errors"]) == 3
+    assert "tokens" not in run.spec.options
+    assert plain.provenance["macs_tokens"] == bench.MACS_TOKENS == 128
+    assert plain.dense["macs"] > run.dense["macs"]
+    [given] = execute.obtain([replace(kcm, options={"tokens": 30})], store)
+    assert given.provenance["macs_tokens"] == 30
+
+
+def test_calibration_may_come_from_another_task(kcm, store, place):
+    other = place / "other.csv"
+    other.write_text((place / "data.csv").read_text().replace("t1", "t2"))
+    sees = {"examples": 32, "batch": 16, "task": f"csv:{other}"}
+    away = replace(kcm, training=kcm.training | {"sees": sees})
+    home, foreign = execute.obtain([kcm, away], store)
+    assert home.trace["layer_errors"] != foreign.trace["layer_errors"]
+    assert foreign.provenance["sha256"]["sees"] != foreign.provenance["sha256"]["data"]
+    assert "sees" not in home.provenance["sha256"]
+    labels = replace(away, method="mask-tuning")
+    with pytest.raises(StudyError, match="its labels mean nothing to"):
+        execute.obtain([labels], store)

@@ -194,6 +194,19 @@ def test_correlations_are_spearman_s_over_all_filters_and_by_layer():
     assert np.array_equal(rankdata([1, 1, 2]), [1.5, 1.5, 3])
 
 
+def test_every_ranked_arm_scores_every_filter(bert, batch):
+    [question] = [q for q in study.questions("kcm", QUICK) if q.name == "rankings"]
+    data = [batch, {name: tensor.flip(0) for name, tensor in batch.items()}]
+    ranks = {
+        name: rankings._ranks(bert, 7.0, arm, data, 0)
+        for name, arm in question.parameters["arms"].items()
+    }
+    assert {scores.shape for scores in ranks.values()} == {(3, 40)}
+    assert all(np.ptp(scores) > 0 for scores in ranks.values())
+    # rms and energy order a layer alike, by what they are
+    assert rankings._within(ranks["ffn-rms"], ranks["ffn-energy"]) == pytest.approx(1)
+
+
 def test_a_reading_of_r2_is_followed_layer_by_layer():
     draw = torch.Generator().manual_seed(0)
     rows = [torch.randn(12, 5, generator=draw, dtype=torch.float64) for _ in range(2)]

@@ -1,9 +1,10 @@
 """Is R2 more than the norm of a filter's output weights? And when does it stop?
 
-Per layer of a fine-tuned encoder, for both readings of the kernel and all three of the stop rule:
-how many updates R2 takes, and Spearman's correlation of its scores with the plain row norms.
+Per layer of a fine-tuned encoder and for some readings of kernel and stop rule: how many updates R2
+takes, and Spearman's correlation of its scores with the plain row norms.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from lib.errors import StudyError
 from lib.teachers import teacher
 
 VERSION = 1
-READINGS = [(kernel, stop) for kernel in ("2s2", "s2") for stop in ("signed", "abs", "l1")]
 SHOWN = 250  # filters of a layer that are kept for a picture
 
 
-def answer(encoder: str, task: str, seed: int, teacher: dict[str, Any]) -> dict:
+def answer(
+    encoder: str, task: str, seed: int, teacher: dict[str, Any], readings: Sequence[Sequence[str]]
+) -> dict:
     """By reading ("2s2 signed", ...): updates and correlation by layer, and over all layers.
 
     None where the updates do not settle. `points` holds [row norm, R2] of some filters of the
@@ -27,9 +29,7 @@ def answer(encoder: str, task: str, seed: int, teacher: dict[str, Any]) -> dict:
     """
     rows = _rows(encoder, task, teacher)
     norms = [layer.norm(dim=1) for layer in rows]
-    readings = {
-        f"{kernel} {stop}": _reading(rows, norms, kernel, stop) for kernel, stop in READINGS
-    }
+    found = {" ".join(reading): _reading(rows, norms, *reading) for reading in readings}
     order = torch.Generator().manual_seed(seed)
     points = {}
     for index in dict.fromkeys((0, len(rows) // 2, len(rows) - 1)):
@@ -37,7 +37,7 @@ def answer(encoder: str, task: str, seed: int, teacher: dict[str, Any]) -> dict:
         some = torch.randperm(len(share), generator=order)[:SHOWN]
         pairs = torch.stack([norms[index][some], share[some]], dim=1)
         points[str(index + 1)] = [[float(f"{x:.6g}") for x in pair] for pair in pairs.tolist()]
-    return {"readings": readings, "points": points, "filters": len(rows[0])}
+    return {"readings": found, "points": points, "filters": len(rows[0])}
 
 
 def _rows(name: str, task: str, recipe: dict[str, Any]) -> list[torch.Tensor]:

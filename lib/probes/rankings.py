@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import rankdata
+from torch import nn
 
 from lib import batches, bench, pruners
 from lib.evaluate import autocast
@@ -34,7 +35,8 @@ def answer(
     order = torch.Generator().manual_seed(seed)
     sample = batches.sample(it.train, min(sees["examples"], len(it.train)), order)
     data = list(batches.training(sample, it.teacher.tokenizer, sees["batch"], order))
-    ranks = {name: _ranks(it, arm, data, seed) for name, arm in arms.items()}
+    model = it.teacher.model
+    ranks = {name: _ranks(model, it.tokens, arm, data, seed) for name, arm in arms.items()}
     return {
         "arms": list(ranks),
         "overall": [[a, b, _overall(ranks[a], ranks[b])] for a, b in combinations(ranks, 2)],
@@ -42,16 +44,23 @@ def answer(
     }
 
 
-def _ranks(it: bench.Bench, arm: dict[str, Any], data: list, seed: int) -> np.ndarray:
+def _ranks(
+    model: nn.Module, tokens: float, arm: dict[str, Any], data: list, seed: int
+) -> np.ndarray:
     """(L, F) scores of an arm's method."""
-    options = {"unit": "macs", "seed": seed, "tokens": it.tokens} | arm["options"]
+    options = {"unit": "macs", "seed": seed, "tokens": tokens} | arm["options"]
     pruner = pruners.get(arm["method"], **options)
-    device = next(it.teacher.model.parameters()).device
+    device = next(model.parameters()).device
     given = ({n: t.to(device) for n, t in batch.items()} for batch in data)
     precision = "float32" if pruner.needs == "nothing" else bench.PRECISION
     with autocast(device, precision):
-        found = pruner.scores(it.teacher.model, given).scores
-    scores = pruner.merged(found) if hasattr(pruner, "merged") else found["score"]
+        found = pruner.scores(model, given).scores
+    if hasattr(pruner, "merged"):
+        scores = pruner.merged(found)
+    elif "score" in found:
+        scores = found["score"]
+    else:  # Mask-Tuning keeps the gradient of every batch: its score is the Fisher information
+        scores = found["neurons"].square().sum(0)
     return scores.detach().double().cpu().numpy()
 
 

@@ -105,7 +105,7 @@ def norms(probes: Iterable[Probe]) -> Drawn:
     left.set_ylabel("R2, as printed")
     left.legend(loc="best", handletextpad=0.2, markerscale=1.6)
     looks = {
-        reading: (style.SEVERAL[at % 3][0], "o" if at < 3 else "s")
+        reading: (style.SEVERAL[at % 5][0], "s" if reading.startswith("s2") else "o")
         for at, reading in enumerate(found["readings"])
     }
     for reading, own in data.groupby("reading", sort=False):

@@ -118,7 +118,8 @@ def questions(p: Profile) -> Iterator[Question]:
     versions = {ARMS[arm][0]: VERSIONS[ARMS[arm][0]] for arm in RANKED}
     arms = {arm: {"method": ARMS[arm][0], "options": ARMS[arm][1]} for arm in RANKED}
     yield Question("rankings", 1, place | {"arms": arms, "versions": versions})
-    yield Question("norms", 1, {n: place[n] for n in ("encoder", "task", "seed", "teacher")})
+    norms = {name: place[name] for name in ("encoder", "task", "seed", "teacher")}
+    yield Question("norms", 1, norms | {"readings": [list(r) for r in _readings(p.quick)]})
     yield Question("vision", 1, _vision(p))
 
 
@@ -126,6 +127,12 @@ RANKED = (
     *("kcm", "kcm-r2", "kcm-d2", "kcm-layerwise", "ffn-w1", "ffn-w2", "ffn-both"),
     *("ffn-output", "ffn-rms", "ffn-energy", "flap", "mask-tuning-untuned"),
 )
+
+
+def _readings(quick: bool) -> list[tuple[str, str]]:
+    """Kernel and stop rule of R2. An l1 rule would take hours: an update costs 2 N^3."""
+    first = [("2s2", "signed"), ("s2", "signed"), ("2s2", "abs")]
+    return first if quick else [*first, ("s2", "abs")]
 
 
 def _hull(quick: bool) -> dict[str, Any]:
