@@ -10,6 +10,7 @@ How an encoder is made smaller:
     masks               how is a unit silenced?
     compact             how is it removed for good?
     compact_model       what does the smaller model compute? compact_config: what is saved of it?
+    tokens              how are tokens dropped on their way through the layers?
     pruners             which units matter? One file a method; the folder is the registry
     importance, sampling, search, lossless, products    the methods' common tools
     joint               how are weights and gates trained together?
@@ -34,8 +35,9 @@ What happened, and whether the talk held:
     book                how does the book come about?
     errors              how do we refuse?
 
-After `import lib`, transformers' Auto classes and pipelines know the compact model: it registers
-itself when they load, and not before, so that what only reads records never waits for torch.
+After `import lib`, transformers' Auto classes and pipelines know the compact model and the one that
+drops tokens: they register when those load, and not before, so that what only reads records never
+waits for torch.
 """
 
 import importlib
@@ -43,8 +45,8 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
 _ROOMS = {  # a module of transformers, and what registers itself there
-    "transformers.models.auto.configuration_auto": "lib.compact_config",
-    "transformers.models.auto.modeling_auto": "lib.compact_model",
+    "transformers.models.auto.configuration_auto": ("lib.compact_config", "lib.tokens.config"),
+    "transformers.models.auto.modeling_auto": ("lib.compact_model", "lib.tokens.model"),
 }
 
 
@@ -60,7 +62,8 @@ class _Registration:
 
         def exec_module(module: object) -> None:
             load(module)
-            importlib.import_module(_ROOMS[name])
+            for room in _ROOMS[name]:
+                importlib.import_module(room)
 
         spec.loader.exec_module = exec_module
         return spec
@@ -68,4 +71,5 @@ class _Registration:
 
 sys.meta_path.insert(0, _Registration)
 for _name in _ROOMS.keys() & sys.modules.keys():
-    importlib.import_module(_ROOMS[_name])
+    for _room in _ROOMS[_name]:
+        importlib.import_module(_room)

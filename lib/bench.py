@@ -21,6 +21,8 @@ from lib.compact import dense
 from lib.errors import StudyError
 from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
+from lib.tokens.costs import measure
+from lib.tokens.model import TokenForSequenceClassification
 from lib.train import Recipe, Trained, finetune
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,12 +98,19 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
         seconds["finetune"] += trained.before
     with _clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
+    kept = _fractions(pruned, bench.teacher.model, costs.params, tokens)
+    if isinstance(pruned, TokenForSequenceClassification):
+        with autocast(next(pruned.parameters()).device, PRECISION, frozen=True):
+            ran = measure(pruned, tokenizer, bench.dev, bench.task.max_tokens)
+        trace = trace | {"tokens": ran}
+        # of what really ran on the reported texts, each of its own length: no shape tells
+        kept["macs"] = round(ran["macs"]["pruned"] / ran["macs"]["dense"], 6)
     return runs.Run(
         spec=spec,
         dense=bench.measured | {"macs": _macs(bench.teacher.model, tokens)},
         # the products' error is that before any fine-tuning
         pruned=_measured(found, pruned, tokens) | {"product_error": error},
-        kept=_fractions(pruned, bench.teacher.model, costs.params, tokens),
+        kept=kept,
         nonzero=_fractions(pruned, bench.teacher.model, costs.nonzero, tokens),
         shape=encoder.shape(pruned).json(),
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -12,6 +12,7 @@ from lib import encoder
 from lib.compact_config import CompactConfig
 from lib.compact_model import CompactForSequenceClassification, CompactModel
 from lib.encoder import LayerShape, Shape
+from lib.errors import StudyError
 from lib.masks import Masks, left
 
 __all__ = [
@@ -34,6 +35,10 @@ def compact(model: nn.Module, masks: Masks) -> CompactForSequenceClassification:
     0, LayerNorm included. Heads of one layer that keep unequal numbers of dimensions are filled up
     with zero rows to the widest. Raises a StudyError where the masks' widths are not the model's.
     """
+    if model.config.model_type == "token-encoder":
+        raise StudyError(
+            "this model drops tokens, which would be lost: prune its units before that"
+        )
     masks.check(model)
     source, state = encoder.shape(model), {}
     shape, stream = left(source, masks), _Stream.of(masks.hidden, encoder.stem(model).words)

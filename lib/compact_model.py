@@ -8,6 +8,7 @@ LayerNorm, as the masked model's does; an absent one costs nothing and changes n
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -59,17 +60,28 @@ class CompactLayer(nn.Module):
         self,
         x: Float[Tensor, "batch tokens hidden"],
         mask: Bool[Tensor, "batch 1 1 tokens"] | None,
-        buckets: Int[Tensor, "tokens tokens"] | None,
-    ) -> Float[Tensor, "batch tokens hidden"]:
+        buckets: Int[Tensor, "*batch tokens tokens"] | None,
+        weigh: Callable[[Tensor], Tensor] | None = None,
+        between: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "batch left hidden"]:
+        """Token pruning looks in here: `weigh` is handed the attention probabilities (B, H, T, T)
+        and returns those to use, at the price of unfused attention; `between` is handed the states
+        behind the attention's LayerNorm and returns those that go on, perhaps fewer.
+        """
         if self.shape.mha:
-            x = self.attend(x, mask, buckets)
+            x = self.attend(x, mask, buckets, weigh)
+        x = x if between is None else between(x)
         return self.feed(x) if self.shape.ffn else x
 
     def attend(
-        self, x: Tensor, mask: Tensor | None, buckets: Tensor | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        buckets: Tensor | None,
+        weigh: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch tokens hidden"]:
         """The attention sublayer, residual and LayerNorm included."""
-        attended = self.output(self._context(x, mask, buckets))
+        attended = self.output(self._context(x, mask, buckets, weigh))
         return self.attention_norm(x + F.dropout(attended, self.output_dropout, self.training))
 
     def feed(self, x: Tensor) -> Float[Tensor, "batch tokens hidden"]:
@@ -78,7 +90,11 @@ class CompactLayer(nn.Module):
         return self.ffn_norm(x + F.dropout(neurons, self.dropout, self.training))
 
     def _context(
-        self, x: Tensor, mask: Tensor | None, buckets: Tensor | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        buckets: Tensor | None,
+        weigh: Callable[[Tensor], Tensor] | None,
     ) -> Float[Tensor, "batch tokens channels"]:
         heads, qk, vo = self.shape.heads, self.shape.qk, self.shape.vo
         if heads * vo == 0:
@@ -93,14 +109,24 @@ class CompactLayer(nn.Module):
             return states if own == width else F.pad(states, (0, width - own))
 
         if self.bias is not None:
-            bias = self.bias(buckets).permute(2, 0, 1)[None]  # (1, heads, tokens, tokens)
-            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
+            bias = self.bias(buckets).movedim(-1, -3)  # (heads, tokens, tokens), perhaps by text
+            bias = bias if bias.dim() == 4 else bias[None]
+            mask = bias if mask is None else torch.where(mask, bias, -math.inf)
+        dropout = self.attention_dropout if self.training else 0.0
+        if weigh is not None:
+            scores = split(self.query, qk) @ split(self.key, qk).mT * self.scale
+            if mask is not None:
+                hard = mask.dtype == torch.bool
+                scores = scores.masked_fill(~mask, -math.inf) if hard else scores + mask
+            probabilities = F.dropout(weigh(scores.softmax(-1)), dropout)
+            context = probabilities.to(scores) @ split(self.value, vo)
+            return context[..., :vo].transpose(1, 2).flatten(2)
         context = F.scaled_dot_product_attention(
             split(self.query, qk),
             split(self.key, qk),
             split(self.value, vo),
             attn_mask=mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            dropout_p=dropout,
             scale=self.scale,
         )
         return context[..., :vo].transpose(1, 2).flatten(2)
@@ -194,9 +220,11 @@ def _buckets(tokens: int, device: torch.device) -> Int[Tensor, "tokens tokens"]:
 class CompactForSequenceClassification(CompactPreTrainedModel):
     """The encoder and its source's classification head: token ids (B, T) to logits (B, labels)."""
 
+    encoder_class = CompactModel
+
     def __init__(self, config: CompactConfig):
         super().__init__(config)
-        self.encoder = CompactModel(config)
+        self.encoder = self.encoder_class(config)
         width = config.head_size or config.hidden_size
         self.dense = nn.Linear(config.hidden_size, width)
         self.classifier = nn.Linear(width, config.num_labels)

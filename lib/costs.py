@@ -99,7 +99,8 @@ def count_macs(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
     """
     with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
         model(**batch)
-    counts, blocks = counter.get_flop_counts(), set(encoder.blocks(model))
+    skims = getattr(model.base_model, "predictors", None) or ()  # of a model that drops tokens
+    counts, blocks = counter.get_flop_counts(), {*encoder.blocks(model), *skims}
     names = [f"{type(model).__name__}.{name}" for name, m in model.named_modules() if m in blocks]
     return sum(sum(counts.get(name, {}).values()) for name in names) // 2
 

@@ -207,6 +207,9 @@ ARCHITECTURES = {
         | {"dense": "dense", "classifier": "classifier"},
     ),
 }
+# the same modules; it only drops tokens on their way (lib.tokens)
+ARCHITECTURES["token-encoder"] = ARCHITECTURES["compact-encoder"]
+COMPACT = ("compact-encoder", "token-encoder")  # their configs hold the widths of every layer
 
 
 def architecture(model: nn.Module) -> Architecture:
@@ -265,7 +268,7 @@ def settings(config: object) -> dict:
 def shape(model: nn.Module) -> Shape:
     """The widths of every layer, of a Hugging Face classifier or of a compact one."""
     config = model.config
-    if config.model_type == "compact-encoder":
+    if config.model_type in COMPACT:
         return Shape.from_json({"hidden": config.hidden_size, "layers": config.layers})
     heads = config.num_attention_heads
     return Shape(

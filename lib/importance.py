@@ -124,12 +124,22 @@ def throwaway(model: nn.Module, seed: int) -> Iterator[nn.Module]:
         yield deepcopy(model).train().requires_grad_(True)
 
 
-def steps(model: nn.Module, batches: list[Batch], lr: float) -> Iterator[Batch]:
+def steps(
+    model: nn.Module,
+    batches: list[Batch],
+    lr: float,
+    others: Iterable[tuple[Tensor, float]] = (),
+) -> Iterator[Batch]:
     """Train on `batches` once: AdamW, lr falling linearly to 0, gradients clipped at norm 1.
 
-    The caller runs forward and backward on each batch it is handed; the step follows.
+    The caller runs forward and backward on each batch it is handed; the step follows. `others` are
+    tensors that a method learns beside the weights, each with its own lr and no weight decay.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    others = list(others)
+    apart = {id(leaf) for leaf, _ in others}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in apart]}]
+    groups += [{"params": [leaf], "lr": own, "weight_decay": 0.0} for leaf, own in others]
+    optimizer = torch.optim.AdamW(groups, lr=lr)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     for batch in batches:
         optimizer.zero_grad()

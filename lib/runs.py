@@ -94,7 +94,8 @@ class Spec:
 class Run:
     """What happened.
 
-    `dense` and `pruned` hold MEASURED, `kept` and `nonzero` FRACTIONS of the dense model,
+    `dense` and `pruned` hold MEASURED, `kept` and `nonzero` FRACTIONS of the dense model (MACs by
+    shape, but kept["macs"] of a model that drops tokens: executed on the reported texts),
     `per_example` what `pack_examples` made, `shape` the pruned model's, `seconds` by phase.
     `provenance["claims"]` is `claims.digest(chapter)` at the time of the run. `trace` is what a
     method wrote down of its own way (a pruned model's attribute of that name): training curves,

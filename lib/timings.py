@@ -4,7 +4,8 @@ Every arm of one comparison takes its turn in every round: the dense model padde
 length, the dense model padded to the batch, Hugging Face's own, and every pruned shape. All but
 the last are dense models of the same widths in different dress, so that what padding saves and what
 pruning saves are told apart. Weights are random: time depends on shapes alone, except where a claim
-says that zeros cost nothing, and there the weights are really zeroed.
+says that zeros cost nothing, and there the weights are really zeroed. A model that drops tokens
+takes the time of its rule and of the tokens that it leaves: a random one is told how many to leave.
 """
 
 import statistics
@@ -19,6 +20,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lib import assets, costs, encoder, runs, study
 from lib.bench import machine
+from lib.tokens.model import wrap
 
 ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
 TOGETHER = 5  # shapes in one comparison, so that their models fit in memory
@@ -70,6 +72,8 @@ def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
     models = {"dense_padded": dense, "dense": dense, "hf": theirs}
     for number, clocked in enumerate(group):
         model = costs.random_model(encoder.Shape.from_json(clocked.shape), config)
+        if tokens := protocol.get("tokens"):
+            model = wrap(model, tokens)
         if zeroed := protocol.get("zeroed"):
             zero(model, zeroed)
         models[f"pruned {number}"] = model

@@ -52,6 +52,14 @@ def run(spec: Spec, examples: int | None = None) -> Run:
     fractions = {name: left[key] / full[key] for name, key in _PARAMS.items()}
     fractions["macs"] = left["macs"] / full["macs"]
     fractions |= {"encoder": 0.98 * spec.budget} if cofi else {}
+    if spec.unit == "executed" and spec.method != "dense":
+        shape, left = whole, full
+        fractions = dict.fromkeys(fractions, 1.0)
+    trace = made_cofi.trace(spec, shape) if cofi else {}
+    if spec.unit == "executed":
+        trace = {"tokens": dropped(spec, whole)}
+        counted = trace["tokens"]["macs"]
+        fractions["macs"] = counted["pruned"] / counted["dense"]
     scores = {"dense": _score(metric, labels, dense), "pruned": _score(metric, labels, pruned)}
     return Run(
         spec=spec,
@@ -82,7 +90,7 @@ def run(spec: Spec, examples: int | None = None) -> Run:
             "sha256": {"teacher": spec.encoder + spec.task},
             "claims": {},
         },
-        trace=made_cofi.trace(spec, shape) if cofi else _trace(spec, len(shape["layers"])),
+        trace=trace or _trace(spec, len(shape["layers"])),
     )
 
 
@@ -183,8 +191,39 @@ def _vision(asked: dict) -> dict:
     }
 
 
+def dropped(spec: Spec, shape: dict) -> dict:
+    """What a model that drops tokens leaves on record; nothing is counted, only of that form."""
+    depth, own, masks = len(shape["layers"]), {}, bool(spec.options.get("faulty"))
+    for length in (8, 24, 60):
+        mean = [max(1.0, length * spec.budget ** (part / depth)) for part in range(2 * depth)]
+        whole = sum(macs(shape, length).values())
+        counted = {"dense": whole, "pruned": whole if masks else round(whole * spec.budget)}
+        own[str(length)] = {"length": float(length), "mean": mean, "macs": counted}
+    whole = own["24"]["macs"]["dense"]
+    kept = spec.budget * (1 + 0.01 * _dice(spec.key))
+    words = "[CLS] an old , sly film of $ 20 that keeps its many promises to nobody [SEP]".split()
+    layers = [round(depth * _dice((spec.key, word))) for word in words]
+    return {
+        "rule": {"rule": "threshold", "thresholds": [0.01] * depth, "of": spec.key},
+        "macs": {
+            "padded": 5 * whole,
+            "batch": round(1.4 * whole),
+            "dense": whole,
+            "pruned": whole if masks else round(whole * kept),
+            "pruned_batch": round(whole * kept * 1.2),
+            "claimed": round(whole * kept),
+        },
+        "mean": own["24"]["mean"],
+        "length": 24.0,
+        "batched": own["24"] | {"length": 25.0},
+        "histogram": {"8": 50, "24": 100, "60": 50},
+        "by_length": own,
+        "sentences": [{"tokens": words, "layers": [depth, *layers[1:]]}] * 2,
+    }
+
+
 def timings(found: Iterable[Run]) -> list[Timing]:
-    """Every timing that the two chapters ask for, and zeroed weights at a density of 0.3."""
+    """Every timing that the chapters ask for, and zeroed weights at a density of 0.3."""
     wanted = {}
     found = list(found)
     for item in found:
@@ -205,6 +244,8 @@ def timings(found: Iterable[Run]) -> list[Timing]:
             for precision in ("float32", "bfloat16"):
                 protocol = study.BATCHED | {"precision": precision}
                 wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
+        for protocol in study.clocked(item):
+            wanted[_key(encoder, shape, protocol)] = timing(encoder, shape, protocol)
     return list(wanted.values())
 
 
@@ -221,7 +262,7 @@ def timing(encoder: str, shape: dict, protocol: dict) -> Timing:
         "dense_padded": samples(whole, protocol["padding"]),
         "dense": samples(whole, protocol["length"]),
         "hf": samples(whole, protocol["length"]),
-        "pruned": samples(shape, protocol["length"]),
+        "pruned": samples(shape, round(protocol["length"] * (0.55 if "tokens" in protocol else 1))),
     }
     return Timing(encoder, shape, protocol, "made up", arms, {"dense": 1.0}, {})
 

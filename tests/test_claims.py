@@ -492,7 +492,8 @@ OWED = (
     "cofi.validate.improves cofi.validate.sparsity-definition cofi.sparsity cofi.ten-x cofi.units "
     "cofi.joint cofi.matching cofi.lagrangian cofi.heads-optimise cofi.pruning-behind "
     "cofi.general-distillation cofi.distil cofi.distil-low cofi.curve cofi.beats "
-    "cofi.structure.ffn cofi.structure.top cofi.cost"
+    "cofi.structure.ffn cofi.structure.top cofi.cost "
+    "token.powerbert token.ltp token.top token.transkimmer"
 ).split()
 
 
@@ -657,4 +658,5 @@ def test_files_of_another_form_are_refused(tmp_path):
 
 def test_keys_start_with_their_talk_and_figures_with_their_chapter():
     assert all(claim.figure.startswith(f"{claim.chapter}-") for claim in CLAIMS.values())
-    assert {key.split(".")[0] for key in CLAIMS} == {"coreset", "cost", "kcm", "cofi"}
+    talks = {"coreset", "cost", "kcm", "cofi", "token"}
+    assert {key.split(".")[0] for key in CLAIMS} == talks

@@ -106,6 +106,22 @@ def test_a_killed_training_leaves_no_teacher_behind(spec, store, monkeypatch):
     assert not list((assets.CACHE / "teachers").glob("*/teacher.json"))
 
 
+def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):
+    sees = {"steps": 6, "batch": 16}
+    dropping = replace(
+        spec, method="power-bert", unit="executed", training=spec.training | {"sees": sees}
+    )
+    [run] = execute.obtain([dropping], store)
+    ran = run.trace["tokens"]
+    assert run.kept["macs"] == pytest.approx(ran["macs"]["pruned"] / ran["macs"]["dense"], abs=1e-6)
+    assert 0.3 < run.kept["macs"] < 0.6
+    assert run.kept["encoder"] == 1  # no weight is gone
+    assert ran["macs"]["dense"] < ran["macs"]["padded"]
+    assert ran["rule"]["lengths"] == sorted(ran["rule"]["lengths"], reverse=True)
+    assert {"searching", "settling", "reached"} <= set(run.trace)
+    assert store.get(dropping) == run
+
+
 def test_fine_tuning_after_keeps_the_shape_and_moves_the_weights(spec, store):
     after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
     tuned = replace(spec, training=spec.training | {"after": after})

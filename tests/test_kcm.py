@@ -121,6 +121,7 @@ def test_scores_alone_and_by_layer(bert, sentences):
     scores = pruners.get("kcm", tokens=9).scores(bert, sentences).scores
 
     def merged(**options):
+        options = {"normaliser": "min-max"} | options
         return pruners.get("kcm", tokens=9, **options).merged(scores)
 
     assert torch.equal(merged(ranks="r2"), scores["r2"])

@@ -8,6 +8,7 @@ import torch
 
 from lib import costs, encoder, pruners
 from lib.errors import StudyError
+from lib.tokens.costs import fraction
 
 OWN = ("cofi",)  # its budget is of all parameters and its steps are many: test_cofi.py
 MACS = {name for name in pruners.names() if pruners.get(name).units == ("macs",)}
@@ -28,6 +29,7 @@ VARIANTS = [
     ("taylor", {"granularity": "dims"}),
     ("taylor", {"granularity": "dims", "uneven": False, "steps": 1}),
     ("taylor", {"unit": "macs", "tokens": 9}),
+    ("power-bert", {"order": "random"}),
 ]
 
 
@@ -94,6 +96,8 @@ def units(pruner, model):
 @pytest.mark.parametrize("budget", [0.5, 0.3])
 def test_keeps_the_fraction_that_it_was_given(variant, model, batch, data, budget):
     pruner = pruners.get(variant[0], **variant[1])
+    if pruner.unit == "executed":
+        budget = {0.5: 0.8, 0.3: 0.65}[budget]  # tiny encoders have a layer or two to save on
     pruned = run(variant, model, data, budget)
     assert pruned(**batch).logits.isfinite().all()
     if pruner.unit == "macs":
@@ -101,17 +105,23 @@ def test_keeps_the_fraction_that_it_was_given(variant, model, batch, data, budge
         macs = [costs.encoder_macs(encoder.shape(m), 9) for m in (pruned, model)]
         assert budget - 0.01 < macs[0] / macs[1] <= budget
         return
+    if pruner.unit == "executed":
+        kept, _ = fraction(pruned, list(data("training")))
+        assert budget - 0.15 < kept <= budget  # a token of nine is a large step
+        return
     attention, ffn = fractions(pruned, model, pruner.compact)
     # at most half a unit too many or too few, and the biases that stay
     assert attention == pytest.approx(budget, abs=1 / units(pruner, model) / 2 + 0.025)
     assert ffn == 1
-    assert pruner.compact == (pruned.config.model_type == "compact-encoder")
+    assert pruner.compact == (pruned.config.model_type in encoder.COMPACT)
 
 
 @pytest.mark.parametrize("unit", ["attention", "encoder"])
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v[0] not in MACS], ids=label)
 def test_its_unit_says_what_shrinks(variant, bert, data, unit):
     name, options = variant
+    if unit not in pruners.get(name).units:
+        pytest.skip(f"{name} has no budget of {unit}")
     pruned = run((name, options | {"unit": unit}), bert, data)
     attention, ffn = fractions(pruned, bert, pruners.get(name, **options).compact)
     assert attention == pytest.approx(0.5, abs=0.025)

@@ -26,18 +26,21 @@ def timings_of(
     encoder: str,
     protocol: Mapping[str, Any] | None,
     others: Iterable[str] = (),
+    tokens: bool = False,
 ) -> tuple[Timing, ...]:
     """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
 
     `others` are encoders of rivals, wanted beside those of `encoder`.
 
-    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them.
+    Weights that were zeroed are another matter: only a protocol that says `zeroed` sees them. So
+    are models that drop tokens: `tokens` asks for them and for nothing else.
     """
     wanted = {"zeroed": None} | dict(protocol or {})
     fits = [
         timing
         for timing in timings
         if timing.encoder in (encoder, *others)
+        and ("tokens" in timing.protocol) == tokens
         and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
     machines = [timing.machine for timing in fits]

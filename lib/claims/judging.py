@@ -74,7 +74,8 @@ def _finding(
     mine = [s for s in own if (s.encoder, s.task) == (encoder, task)]
     abroad = "encoder" in (claim.versus or {})  # a rival of another encoder answers the same task
     theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
-    near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs})
+    dropped = QUANTITIES[judged].reads == "token-timings"
+    near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs}, dropped)
     cells, used, asked = [], [], {}
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from lib import study
 from lib.claims.answers import LEVEL, REPLICATES, SEED, score
 from lib.runs import Run, Timing, shape_key
 
@@ -47,9 +48,10 @@ class Evidence:
 class Quantity:
     """How to measure: an estimate, or a line that says what is missing.
 
-    `by` names a claim's cells, `reads` what is looked at: answers, shape, timings, or what a run
-    did on its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a
-    score in a replication; `joint` says that all cells of a claim have to hold at once.
+    `by` names a claim's cells, `reads` what is looked at: answers, shape, work (what ran on the
+    texts of a task), timings or, of models that drop tokens, token-timings, or what a run did on
+    its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a score in
+    a replication; `joint` says that all cells of a claim have to hold at once.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -161,6 +163,34 @@ def _exponent(e: Evidence) -> Estimate:
     return exactly(math.log2(whole / half), len(e.runs))
 
 
+# --- work: counted on the texts of a task; Student's t over seeds ---------------------------------
+
+
+def _work(above: str, below: str) -> Callable[[Evidence], Estimate | str]:
+    """How many times more MACs: a mean over the reported texts, from a run's trace."""
+
+    def measure(e: Evidence) -> Estimate | str:
+        counted = [run.trace["tokens"]["macs"] for run in e.runs if "tokens" in run.trace]
+        if not counted:
+            return "no record of what ran"
+        ratios = [macs[above] / macs[below] for macs in counted]
+        mean, n = float(np.mean(ratios)), len(ratios)
+        if n < 2:
+            return exactly(mean, n)
+        half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(ratios, ddof=1) / math.sqrt(n)
+        return Estimate(mean, float(mean - half), float(mean + half), n)
+
+    return measure
+
+
+def _padding(e: Evidence) -> Estimate | str:
+    """How many times more work the dense model has with texts padded to the cell's length."""
+    counted = [run.trace["tokens"]["macs"]["dense"] for run in e.runs if "tokens" in run.trace]
+    if not counted:
+        return "no record of what ran"
+    return exactly(sum(macs(e.runs[0].shape, e.cell).values()) / counted[0], len(counted))
+
+
 # --- timings: bootstrap over rounds ---------------------------------------------------------------
 
 
@@ -177,6 +207,16 @@ def _speedup(e: Evidence) -> Estimate | str:
 
 
 UNTIMED = "no timing of its shape on record; `make timings` measures it"
+
+
+def _token_speedup(e: Evidence) -> Estimate | str:
+    """How many times faster than our own dense model on texts without padding, where tokens go."""
+    wanted = [protocol for run in e.runs for protocol in study.clocked(run)]
+    rules = [protocol["tokens"] for protocol in wanted]
+    for timing in e.timings:
+        if timing.protocol["tokens"] in rules and {"dense", "pruned"} <= set(timing.seconds):
+            return _ratio(*(np.asarray(timing.seconds[arm]) for arm in ("dense", "pruned")))
+    return "no timing of what it leaves on record; `make timings` measures it"
 
 
 def _step(e: Evidence) -> Estimate | str:
@@ -323,7 +363,7 @@ def cell_name(cell: Any) -> str:
     return cell if isinstance(cell, str) else f"{cell:g}"
 
 
-TIMED = ("timings", "trade")  # what wants a protocol
+TIMED = ("timings", "token-timings", "trade")  # what wants a protocol
 PER_ENCODER = ("shape", "timings", "seconds")  # a matter of the encoder alone, whatever the task
 
 QUANTITIES = {
@@ -342,6 +382,10 @@ QUANTITIES = {
     "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
     "exponent": Quantity(_exponent, by="length", reads="shape"),
     "speedup": Quantity(_speedup, reads="timings"),
+    "padding": Quantity(_padding, by="length", reads="work"),
+    "pruning": Quantity(_work("dense", "pruned"), reads="work"),
+    "claimed": Quantity(_work("dense", "claimed"), reads="work"),
+    "token-speedup": Quantity(_token_speedup, reads="token-timings"),
     "step": Quantity(_step, reads="timings"),
     "exponent-seconds": Quantity(_exponent_seconds, by="length", reads="timings"),
     "seconds": Quantity(

@@ -19,10 +19,14 @@ from lib.figures.rivals import baselines, others, rivals
 from lib.figures.sampling import products, samplers
 from lib.figures.slides import density, hypotheses, nearest
 from lib.figures.speed import full_model, masks_alone, speed, unstructured
+from lib.figures.tokens import by_length, controls, frontier, padding, survivors, times
 
 __all__ = [
     "baselines",
+    "by_length",
+    "controls",
     "density",
+    "frontier",
     "full_model",
     "hypotheses",
     "kcm",
@@ -30,6 +34,7 @@ __all__ = [
     "masks_alone",
     "nearest",
     "others",
+    "padding",
     "parameters",
     "precision",
     "products",
@@ -37,6 +42,8 @@ __all__ = [
     "samplers",
     "save",
     "speed",
+    "survivors",
+    "times",
     "unstructured",
     "verdicts",
     "work",

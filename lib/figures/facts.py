@@ -191,3 +191,50 @@ def _measured(findings: Iterable[Finding], key: str, cell: Any, form: str) -> st
                 return f"{one.measured:{form}}"
             return f"{one.measured:{form}} [{one.low:{form}}, {one.high:{form}}]"
     return UNTESTED
+
+
+def tokens(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -> dict[str, str]:
+    """Of the token chapter; `pair` is the encoder and task that it is mainly about."""
+    lead = [run for run in found if (run.spec.encoder, run.spec.task) == (pair.encoder, pair.task)]
+    facts = {"lead-encoder": pair.encoder, "lead-task": pair.task, **dict(_budgets(lead))}
+    dense = next((run for run in lead if run.spec.method == "dense"), None)
+    facts["lead-dense"] = f"{dense.dense['score']:.4f}" if dense else UNTESTED
+    ran = [run for run in lead if "tokens" in run.trace]
+    facts["padded-to"] = str(study.padded(pair.task))
+    if ran:
+        counted = ran[0].trace["tokens"]
+        whole = sum(macs(ran[0].shape, study.padded(pair.task)).values())
+        facts["mean-length"] = f"{counted['length']:.1f}"
+        facts["padding"] = f"{whole / counted['macs']['dense']:.2f}"
+        facts["batch-padding"] = f"{counted['macs']['batch'] / counted['macs']['dense']:.2f}"
+    else:
+        facts |= dict.fromkeys(("mean-length", "padding", "batch-padding"), UNTESTED)
+    table = frames.cells(ran)
+    for arm in study.TOKEN_ARMS:
+        own = table[table["arm"] == arm].sort_values("budget")
+        if own.empty:
+            facts |= {f"drop-{arm}": UNTESTED, f"kept-{arm}": UNTESTED}
+            continue
+        row = own.iloc[0]
+        facts[f"drop-{arm}"] = f"{row['drop']:+.3f} [{row['drop_low']:.3f}, {row['drop_high']:.3f}]"
+        facts[f"kept-{arm}"] = f"{row['macs']:.0%}"
+    saving = {"powerbert-time": ".1f", "ltp-time": ".1f", "transkimmer": ".0f"}
+    for key, form in saving.items():
+        stated = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{next(iter(stated.values())):{form}}"
+    for key in ("ltp", "top", "powerbert-cola"):
+        (budget,) = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{1 / budget:.1f}"
+    claimed = [run for run in ran if study.arm_of(run.spec) == "transkimmer-paper"]
+    facts["claimed-paper"] = UNTESTED
+    if claimed:
+        counted = claimed[0].trace["tokens"]["macs"]
+        facts["claimed-paper"] = f"{counted['claimed'] / counted['dense']:.0%}"
+    return facts
+
+
+def _budgets(lead: Sequence[Run]) -> Iterable[tuple[str, str]]:
+    budgets = sorted({run.spec.budget for run in lead if run.spec.unit == "executed"})
+    yield "least-budget", f"{budgets[0]:g}" if budgets else UNTESTED
+    steps = {run.spec.training["sees"]["steps"] for run in lead if run.spec.training["sees"]}
+    yield "token-steps", str(min(steps)) if steps else UNTESTED

@@ -134,6 +134,7 @@ def timings(found: Iterable[Timing]) -> pd.DataFrame:
             "rounds": len(samples),
         }
         for timing in found
+        if "tokens" not in timing.protocol  # see figures.tokens
         for arm, samples in timing.seconds.items()
     ]
     columns = ["encoder", "shape", "machine", *_PROTOCOL, "arm", "seconds", "low", "high", "rounds"]
@@ -305,6 +306,14 @@ ARM_WORDS = {
     "cofi-prediction": "+ predictions",
     "cofi-fixed": "matched by number",
     "cofi-unordered": "matched out of order",
+    "power-bert": "PoWER-BERT",
+    "ltp": "LTP",
+    "transkimmer": "Transkimmer",
+    "transkimmer-free": "Transkimmer, free",
+    "transkimmer-paper": "Transkimmer, as released",
+    "top": "ToP",
+    "tokens-random": "random tokens",
+    "tokens-first": "first tokens",
 }
 AXIS_WORDS = {
     "head-dims": "dims of each head",

@@ -70,6 +70,14 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "cofi-prediction": ("#882255", "P"),
     "cofi-fixed": ("#332288", "h"),
     "cofi-unordered": ("#3d9fd6", "D"),
+    "power-bert": ("#0072b2", "o"),
+    "ltp": ("#d55e00", "^"),
+    "transkimmer": ("#00805e", "v"),
+    "transkimmer-free": ("#3d9f86", "<"),
+    "transkimmer-paper": ("#8a5a00", ">"),
+    "top": ("#882255", "s"),
+    "tokens-random": ("#7f7f7f", "X"),
+    "tokens-first": ("#b0893a", "P"),
 }
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
@@ -259,6 +267,11 @@ def beside(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: float = 0.
 def note(axes: Axes, words: str, at: tuple, by: tuple[int, int], **more) -> None:
     """A small remark at a point, moved `by` points."""
     axes.annotate(words, at, xytext=by, textcoords="offset points", **{"fontsize": 9} | more)
+
+
+def put(axes: Axes, word: str, at: tuple, **more) -> None:
+    """A word of fixed width that starts at a point; a character is 5.4 points wide."""
+    axes.text(*at, word, **{"fontsize": 9, "family": "DejaVu Sans Mono", "va": "center"} | more)
 
 
 # --- legends, where labels would collide ----------------------------------------------------------

@@ -35,8 +35,9 @@ class Pruner(Protocol):
     """A frozen dataclass whose fields are the method's hyperparameters: model in, smaller one out.
 
     `units` says what a budget may be a fraction of: "attention" (its parameters), "encoder"
-    (attention and FFN each at that fraction), "parameters" (the encoder's, wherever they lie) or
-    "macs" (of the encoder). `needs` says what `data`
+    (attention and FFN each at that fraction), "parameters" (the encoder's, wherever they lie),
+    "macs" (of the encoder) or "executed" (MACs that run on texts of their own lengths, where tokens
+    are dropped). `needs` says what `data`
     must hold, `compact` is False for methods that merely zero weights, `stochastic` says whether
     `seed` changes the outcome.
 

@@ -37,6 +37,12 @@ class Pruner:
     pass (Sec. 3.4): the filters of greatest |dL/dmask| outside it replace the lowest ranked inside,
     for as long as each swap raises the gradient kept. Without, none is read.
     `tokens` is the sequence length at which MACs are counted; a study fills in the task's mean.
+
+    Defaults: kernel and stop as printed; statistic and normaliser by unscaled accuracy at 60% on
+    300 sentences of the selection split (never dev) of SST-2, mpnet-base: abs with l2 .890, rms
+    with sum .877, abs with min-max .783, mean with min-max .773, mean with sum .760. There a few
+    filters fire so strongly that min-max empties the middle layers. On MRPC, minilm-l6, the same
+    five lie within .03 of each other.
     """
 
     version: ClassVar[int] = 1
@@ -52,8 +58,8 @@ class Pruner:
     stop: hull.Stop = "signed"
     limit: float = 0.01
     floor: float = 1e-30
-    activation: Literal["mean", "abs", "rms"] = "mean"
-    normaliser: Literal["min-max", "l2", "sum", "max"] = "min-max"
+    activation: Literal["mean", "abs", "rms"] = "abs"
+    normaliser: Literal["min-max", "l2", "sum", "max"] = "l2"
     layerwise: bool = False
     merge: Literal["product", "voting"] = "product"
     recover: Recovery = "scale"

@@ -27,11 +27,13 @@ from lib.study.arms import (
     teacher_recipe,
 )
 from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
+from lib.study.arms.tokens import ARMS as TOKEN_ARMS
 from lib.study.asking import answerable, excused, unanswered
 from lib.study.blocks import BATCHED, Group, teachers
 from lib.study.chapters import CHAPTERS, groups, protocols, questions, specs
 from lib.study.chapters.anatomy import LENGTHS
 from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
+from lib.study.chapters.tokens import clocked, lead, padded
 from lib.study.clocks import Clocked, timings
 from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
 from lib.study.marks import PLACE, UNTESTED, Mark, untested
@@ -61,6 +63,7 @@ __all__ = [
     "SAMPLERS",
     "TEACHERS",
     "TEACHER_LR",
+    "TOKEN_ARMS",
     "UNTESTED",
     "VERSIONS",
     "ZEROED",
@@ -77,13 +80,16 @@ __all__ = [
     "arm_of",
     "cells",
     "check_select",
+    "clocked",
     "describe_missing",
     "distilled_recipe",
     "excused",
     "expected",
     "groups",
+    "lead",
     "matches",
     "missing",
+    "padded",
     "profile",
     "protocols",
     "questions",

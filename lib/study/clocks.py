@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.runs import Run, shape_key
-from lib.study.chapters import protocols, specs
+from lib.study.chapters import clocks, specs
 from lib.study.profiles import Profile
 
 
@@ -23,7 +23,7 @@ def timings(chapter: str, name: str | Profile, runs: Iterable[Run]) -> list[Cloc
     wanted = set(specs(chapter, name))
     found: dict[tuple, Clocked] = {}
     for run in (run for run in runs if run.spec in wanted):
-        for protocol in protocols(chapter, run.spec):
-            key = (run.spec.encoder, shape_key(run.shape), tuple(protocol.items()))
+        for protocol in clocks(chapter, run):
+            key = (run.spec.encoder, shape_key(run.shape), str(sorted(protocol.items())))
             found.setdefault(key, Clocked(run.spec.encoder, run.shape, protocol))
     return list(found.values())

@@ -33,6 +33,7 @@ class Profile:
     others: tuple[Pair, ...] = ()
     budgets: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)
     full: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
+    executed: tuple[float, ...] = (0.6, 0.42)  # of MACs that run, where tokens are dropped
     seeds: tuple[int, ...] = (0, 1, 2)
     sampled: tuple[int, ...] = (0, 1, 2, 3, 4)  # of what samples, without fine-tuning
     macs: tuple[float, ...] = (0.6, 0.7, 0.5, 0.8, 0.9)  # of the FLOPs-constrained, two first
@@ -55,6 +56,7 @@ PROFILES = {
             "minilm-l6",
             "mr",
             full=(1.0, 0.7, 0.3, 0.1),
+            executed=(0.5,),
             seeds=(0,),
             sampled=(0,),
             calibrated=(0,),
@@ -111,5 +113,7 @@ def profile(
         chosen = tuple(budgets)
         if not chosen:
             raise StudyError("wanted at least one budget, got none; give fractions in (0, 1]")
-        name = replace(name, budgets=chosen, full=chosen, macs=chosen, sizes=chosen)
+        name = replace(
+            name, budgets=chosen, full=chosen, macs=chosen, sizes=chosen, executed=chosen
+        )
     return name

@@ -66,7 +66,7 @@ def rivals(findings: Iterable[Finding], budget: float = 0.6) -> Drawn:
     }
     data = data.assign(comparison=data["key"].map(words))
     keys, places = list(words), list(dict.fromkeys(zip(data["encoder"], data["task"], strict=True)))
-    figure, (ax,) = style.canvas(height=1.5 + 0.27 * len(keys))
+    figure, (ax,) = style.canvas(height=1.8 + 0.27 * len(keys))
     grid = np.full((len(keys), len(places)), np.nan)
     for row in data.itertuples():
         y, x = keys.index(row.key), places.index((row.encoder, row.task))
@@ -89,7 +89,7 @@ def rivals(findings: Iterable[Finding], budget: float = 0.6) -> Drawn:
     ax.set_yticks(range(len(keys)), [words[key] for key in keys])
     style.places(ax, places)
     ax.set_xlabel(
-        f"score of the first less the second's, in hundredths, at {budget:.0%} of the MACs\n"
-        "talk: above 0; bold: the interval leaves 0 on one side"
+        f"the first's score less the second's, in hundredths,\nat {budget:.0%} of the MACs\n"
+        "talk: above 0; bold: interval on one side of 0"
     )
     return figure, data

@@ -119,7 +119,7 @@ def norms(probes: Iterable[Probe]) -> Drawn:
     right.set_ylim(bottom=0)
     for ax in (middle, right):
         ax.set_xlabel("layer")
-    style.markers(figure, {f"kernel {r.replace(' ', ', stop ')}": v for r, v in looks.items()})
+    style.markers(figure, {r.replace(" ", ", "): v for r, v in looks.items()})
     return figure, data
 
 

@@ -1,8 +1,9 @@
 """Which runs does a chapter rest on? One file a chapter: the folder is the registry.
 
 A chapter's file has GROUPS, by name and the most valuable first, each a generator of specs for a
-profile; `protocols(spec)`, how the shape of that spec's run is timed (perhaps not at all); and,
-where runs do not answer everything, `questions(profile)` for lib/probes.
+profile; `protocols(spec)`, how the shape of that spec's run is timed (perhaps not at all);
+where a shape does not tell, `clocked(run)`; and, where runs do not answer everything,
+`questions(profile)` for lib/probes.
 """
 
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any
 
 from lib import study
 from lib.errors import unknown
-from lib.runs import Question, Spec
+from lib.runs import Question, Run, Spec
 from lib.study.blocks import Group
 from lib.study.profiles import Profile, profile
 
@@ -45,6 +46,12 @@ def specs(
 def protocols(chapter: str, s: Spec) -> list[dict[str, Any]]:
     """How the shape of a spec's run is timed for a chapter."""
     return _FILES[chapter].protocols(s)
+
+
+def clocks(chapter: str, run: Run) -> list[dict[str, Any]]:
+    """How a run is timed: by its shape, and by what else it left where a shape does not tell."""
+    own = getattr(_FILES[chapter], "clocked", None)
+    return protocols(chapter, run.spec) + (own(run) if own else [])
 
 
 def questions(chapter: str, name: str | Profile, **overrides: Any) -> list[Question]:

@@ -1,0 +1,127 @@
+"""Which runs does the token chapter rest on? Its groups, the most valuable first."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lib.runs import Run, Spec
+from lib.study import blocks
+from lib.study.arms import spec
+from lib.study.arms.tokens import CONTROLS, FREE, TOKENS
+from lib.study.blocks import Group
+from lib.study.profiles import Pair, Profile
+
+SMALL = "minilm-l6"  # the published study's encoder of this chapter
+LONG = {"steps": 250, "batch": 8}  # 2,000 reviews of up to 512 tokens
+PADDED = {"sst2": 64, "cola": 64, "mr": 64}  # tokens that papers pad to; 128 elsewhere
+PRECISION, TIMED = "float32", 0.5  # of timings: of models that keep no more than this
+
+
+def lead(p: Profile) -> Pair:
+    """The encoder and task that the chapter is mainly about."""
+    small = Pair(SMALL, p.task)
+    return small if small in p.others else Pair(p.encoder, p.task)
+
+
+def padded(task: str, max_tokens: int = 128) -> int:
+    """To how many tokens the papers pad a task's texts."""
+    return PADDED.get(task, max_tokens)
+
+
+def _cells(
+    p: Profile, pair: Pair, arms: Iterable[str], budgets: Iterable[float], seeds: Iterable[int]
+) -> Iterator[Spec]:
+    budgets, arms = tuple(budgets), tuple(arms)
+    sees = LONG if pair.task == "imdb" else None
+    for seed in seeds:
+        for budget in budgets:
+            for arm in arms:
+                yield spec(p, arm, budget, unit="executed", seed=seed, pair=pair, sees=sees)
+
+
+def _wide(p: Profile) -> bool:
+    """More than one encoder and task: a study of ours, and no fork of it."""
+    return bool(p.others)
+
+
+def teachers(p: Profile) -> Iterator[Spec]:
+    """The dense models; long reviews need one of their own."""
+    yield from blocks.teachers(p)
+    if p.name == "published" and _wide(p):
+        yield spec(p, "dense", 1.0, pair=Pair(SMALL, "imdb"))
+
+
+def frontier(p: Profile) -> Iterator[Spec]:
+    """Every method and control at equal executed MACs."""
+    arms = ("power-bert", "ltp", "tokens-random") if p.quick else TOKENS + CONTROLS
+    yield from _cells(p, lead(p), arms, p.executed, p.seeds)
+
+
+def own(p: Profile) -> Iterator[Spec]:
+    """The papers' own points: LTP's factor, Transkimmer left alone, in both its forms."""
+    if _wide(p):
+        yield from _cells(p, lead(p), FREE, (1 / 2,), p.seeds)
+        yield from _cells(p, lead(p), ("ltp",), (0.48,), p.seeds)
+
+
+def cola(p: Profile) -> Iterator[Spec]:
+    """Short sentences, of which padding is most."""
+    if _wide(p):
+        pair = Pair(lead(p).encoder, "cola")
+        yield from _cells(p, pair, TOKENS + CONTROLS, p.executed, p.seeds)
+        yield from _cells(p, pair, ("power-bert",), (0.22,), p.seeds)
+
+
+def mrpc(p: Profile) -> Iterator[Spec]:
+    """Pairs of sentences."""
+    if _wide(p):
+        pair = Pair(lead(p).encoder, "mrpc")
+        yield from _cells(p, pair, TOKENS + CONTROLS, p.executed, p.seeds[:1])
+
+
+def imdb(p: Profile) -> Iterator[Spec]:
+    """Reviews of up to 512 tokens, where the quadratic part counts."""
+    if p.name == "published" and _wide(p):
+        pair = Pair(SMALL, "imdb")
+        yield from _cells(p, pair, TOKENS + CONTROLS, p.executed[-1:], p.seeds[:1])
+
+
+def large(p: Profile) -> Iterator[Spec]:
+    """The larger encoder."""
+    if _wide(p) and lead(p).encoder != p.encoder:
+        pair = Pair(p.encoder, p.task)
+        yield from _cells(p, pair, ("power-bert", "ltp"), p.executed[-1:], p.seeds[:1])
+
+
+GROUPS: dict[str, Group] = {
+    "teachers": teachers,
+    "frontier": frontier,
+    "own": own,
+    "cola": cola,
+    "mrpc": mrpc,
+    "imdb": imdb,
+    "large": large,
+}
+
+
+def protocols(s: Spec) -> list[dict[str, Any]]:
+    """Nothing: how long a token-pruned model takes, its shape does not tell. See `clocked`."""
+    return []
+
+
+def clocked(run: Run) -> list[dict[str, Any]]:
+    """How a run that dropped tokens is timed: its rule on random weights, forced to leave the mean
+    number of tokens that it left in each layer; a text at a time, and batches of 32 of like length,
+    as long as their longest."""
+    ran = run.trace.get("tokens")
+    blind = run.spec.options.get("order", "attention") != "attention"
+    if not ran or run.spec.seed or run.spec.budget > TIMED or blind:
+        return []
+    part = 1 if ran["rule"]["rule"] == "rank" else 0  # what a rule forces: see tokens.config
+    found = []
+    for batch, lengths in ((1, ran), (32, ran["batched"])):
+        forced = [max(1, round(n)) for n in lengths["mean"][part::2]]
+        length = max(1, round(lengths["length"]))
+        padding = max(length, padded(run.spec.task, 512 if run.spec.task == "imdb" else 128))
+        own = {"batch": batch, "length": length, "padding": padding, "precision": PRECISION}
+        found.append(own | {"tokens": ran["rule"] | {"forced": forced}})
+    return found

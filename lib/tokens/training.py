@@ -1,0 +1,155 @@
+"""How are soft decisions trained, and how is a method's knob set to a budget?"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib import encoder, importance, search
+from lib.errors import StudyError
+from lib.importance import Batch
+from lib.tokens.costs import fraction
+from lib.tokens.model import TokenForSequenceClassification, gated, ruled
+from lib.tokens.rules import Gate
+
+SAMPLE = 16  # batches of the stream on which a knob is set
+HALVINGS = 14
+NEAR = 0.002  # below the budget by so little is met
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+Rule = Callable[[float], Mapping[str, Any]]
+
+
+def collect(
+    model: nn.Module, data: Iterable[Batch], budget: float, point: str
+) -> list[Batch] | None:
+    """The stream as a list, refused before any work where the budget is out of reach; None for a
+    budget of 1, which drops nothing and so trains nothing. `point`: see `floor`."""
+    if search.check(budget) == 1:
+        return None
+    least = floor(model, point)
+    if budget <= least:
+        raise StudyError(
+            f"wanted a budget above {least:.3f} of the executed MACs, which the first layer spends "
+            f"before it can drop a token; got {budget}: ask for more"
+        )
+    return importance.collect(data, "labelled training batches", least=2)
+
+
+def floor(model: nn.Module, point: str) -> float:
+    """What no rule can save: the work of the first layer up to its first cut, "before" it (of the
+    predictor), "between" its parts or "after" it, as a fraction of all. Of the shortest texts,
+    whose quadratic terms vanish; it is no less for longer ones."""
+    shape = encoder.shape(model)
+    work = [
+        (2 * each.heads * (each.qk + each.vo) * shape.hidden, 2 * each.neurons * shape.hidden)
+        for each in shape.layers
+    ]
+    spent = {"before": shape.hidden * (shape.hidden + 2), "between": work[0][0]}
+    return spent.get(point, sum(work[0])) / sum(map(sum, work))
+
+
+def train(
+    model: nn.Module,
+    batches: list[Batch],
+    lr: float,
+    loss: Loss = importance.loss,
+    gate: Gate | None = None,
+    others: Iterable[tuple[Tensor, float]] = (),
+    after: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Train `model` in place on `batches` once, under `gate` or under its own rule.
+
+    `others` are tensors learned beside the weights, each with its lr; `after` is told the number of
+    every step taken. Returns the mean loss of each tenth of the steps.
+    """
+    losses = []
+    for batch in importance.steps(model, batches, lr, others):
+        if losses and after:
+            after(len(losses))
+        if gate is None:
+            found = loss(model, batch)
+        else:
+            with gated(model, gate):
+                found = loss(model, batch)
+        if not torch.isfinite(found):
+            raise StudyError(f"the loss is {found.item()} at step {len(losses) + 1}; lower lr")
+        found.backward()
+        losses.append(found.item())
+    if losses and after:
+        after(len(losses))
+    return _tenths(losses)
+
+
+def _tenths(values: list[float]) -> list[float]:
+    size = max(1, -(-len(values) // 10))
+    parts = [values[start : start + size] for start in range(0, len(values), size)]
+    return [round(sum(part) / len(part), 4) for part in parts]
+
+
+def split(batches: list[Batch], share: float) -> tuple[list[Batch], list[Batch]]:
+    """The first `share` of the steps, at least one, and the rest, at least one."""
+    at = min(max(1, round(share * len(batches))), len(batches) - 1)
+    return batches[:at], batches[at:]
+
+
+def settle(
+    model: TokenForSequenceClassification,
+    rule: Rule,
+    batches: tuple[list[Batch], list[Batch]],
+    budget: float,
+    lr: float,
+    loss: Loss = importance.loss,
+) -> dict[str, Any]:
+    """Set the knob to the budget, train on what is left of the stream, set the knob once more.
+
+    `batches` are those that the soft decisions were trained on, and the rest. The knob is set again
+    as decisions move when weights do; behind that nothing is trained. Returns a trace: the
+    fractions of executed MACs `own`, where training left the knob, `before` and `reached`.
+    """
+    seen, rest = batches
+    own = fraction(model, _sample(seen))[0]
+    before = calibrate(model, rule, seen, budget)
+    losses = train(model, rest, lr, loss)
+    reached = calibrate(model, rule, seen, budget)
+    found = {"own": own, "before": before, "reached": reached}
+    return {name: round(value, 4) for name, value in found.items()} | {"settling": losses}
+
+
+def calibrate(
+    model: TokenForSequenceClassification, rule: Rule, batches: list[Batch], budget: float
+) -> float:
+    """Set the rule of `model`, in place, so that executed MACs are the budget or just below.
+
+    `rule(knob)` gives changes of the rule: of knobs from 0 to 1 a larger one drops more, 1 all but
+    CLS. Measured on a sample of `batches`, against the dense model on their unpadded texts. Returns
+    the fraction reached; a StudyError where even knob 1 keeps too much.
+    """
+    sample = _sample(batches)
+
+    def kept(knob: float) -> float:
+        ruled(model, **rule(knob))
+        return fraction(model, sample)[0]
+
+    low, high, reached = 0.0, 1.0, kept(1.0)
+    if reached > budget:
+        raise StudyError(
+            f"wanted {budget} of the executed MACs, but {reached:.3f} of them remain on these "
+            "texts where the method drops all that it can: ask for more"
+        )
+    for _ in range(HALVINGS):
+        if budget - reached < NEAR:
+            break
+        middle = (low + high) / 2
+        now = kept(middle)
+        if now <= budget:
+            high, reached = middle, now
+        else:
+            low = middle
+    ruled(model, **rule(high))
+    return reached
+
+
+def _sample(batches: list[Batch]) -> list[Batch]:
+    return batches[:: max(1, len(batches) // SAMPLE)][:SAMPLE]

@@ -1,0 +1,103 @@
+"""Do the token chapter's figures show what is on record, legibly, whatever is missing?"""
+
+from dataclasses import replace
+
+import made
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from test_figures import Given, words
+
+from lib import figures, study
+from lib.figures import facts, style
+
+WIDE = replace(study.PROFILES["published"], seeds=(0, 1))
+DRAWN = {
+    "frontier": lambda it: figures.frontier(it.runs, it.findings),
+    "padding": lambda it: figures.padding(it.runs, it.findings),
+    "controls": lambda it: figures.controls(it.findings),
+    "times": lambda it: figures.times(it.runs, it.timings, it.findings),
+    "by_length": lambda it: figures.by_length(it.runs),
+    "survivors": lambda it: figures.survivors(it.runs),
+}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Given:
+    runs = [made.run(spec, examples=200) for spec in study.specs("tokens", WIDE)]
+    return Given(WIDE, runs, made.timings(runs))
+
+
+@pytest.fixture(scope="module")
+def drawn(whole) -> dict:
+    found = {name: draw(whole) for name, draw in DRAWN.items()}
+    for figure, _ in found.values():
+        FigureCanvasAgg(figure).draw()
+    return found
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
+    figure, table = drawn[name]
+    assert len(table) > 1
+    width, height = figure.get_size_inches() * figure.dpi
+    assert width == 700
+    for text in words(figure):
+        assert not text.get_text().startswith("untested:")
+        assert text.get_fontsize() >= 8.5, text
+        box = text.get_window_extent()
+        inside = box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
+        assert inside, f"{text.get_text()!r} leaves the figure: {box}"
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_bears_missing_runs_and_says_where_there_are_none(whole, name):
+    part = Given(WIDE, whole.runs[::3], [])
+    figure, table = DRAWN[name](part)
+    FigureCanvasAgg(figure).draw()
+    assert isinstance(table, pd.DataFrame)
+    figure, table = DRAWN[name](Given(WIDE, [], []))
+    assert words(figure)[0].get_text().startswith("untested")
+
+
+def test_the_decomposition_multiplies_to_what_padded_over_pruned_is(drawn):
+    _, table = drawn["padding"]
+    product = table["macs_padded"] / table["macs_pruned"]
+    assert (table["padding"] * table["pruning"] - product).abs().max() < 1e-9
+    assert (table["together"] - product).abs().max() < 1e-9
+
+
+def test_words_stand_as_long_as_they_are_read(drawn, whole):
+    figure, table = drawn["survivors"]
+    shown = table[table["arm"] == table["arm"].iloc[0]]
+    sentence = shown[: 1 + shown["place"].tolist().index(0, 1)][:-1]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    for word, layers in zip(sentence["token"], sentence["layers"], strict=True):
+        if sentence["token"].tolist().count(word) == 1:
+            assert texts.count(word.replace("$", "\\$")) == 1 + layers
+
+
+def test_a_method_that_masks_stands_at_what_it_really_takes(drawn):
+    _, table = drawn["frontier"]
+    masks = table[table["arm"] == "transkimmer-paper"]
+    assert len(masks)
+    assert (masks["kept"] == 1).all()
+    assert (masks["claimed"] < 0.7).all()
+
+
+def test_speeds_are_read_from_the_timing_of_what_a_run_leaves(drawn):
+    _, table = drawn["times"]
+    pruned = table[table["timed"] == "pruned"]
+    assert set(table["batch"]) == {1, 32}
+    assert (pruned["speed"] > 1.1).all()
+    assert (table[table["timed"] == "dense_padded"]["speed"] < 1).all()
+
+
+def test_facts_of_nothing_are_untested(whole):
+    pair = study.lead(WIDE)
+    full = facts.tokens(whole.runs, whole.findings, pair)
+    none = facts.tokens([], whole.findings, pair)
+    assert set(full) == set(none)
+    assert "untested" not in full.values()
+    assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"
+    assert set(style.METHODS) >= set(study.TOKEN_ARMS)

@@ -1,0 +1,346 @@
+"""Four ways to drop tokens: what each learns, how its knob meets a budget, what goes on record."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from datasets import Dataset
+
+from lib import batches, costs, encoder, pruners
+from lib.errors import StudyError
+from lib.pruners import ltp, power_bert, top, transkimmer
+from lib.tokens import dropping
+from lib.tokens.costs import fraction, measure
+from lib.tokens.model import gated, ruled, wrap
+from lib.tokens.training import calibrate, floor, split
+
+NONE = {"rule": "none"}
+
+
+@pytest.fixture
+def data(batch):
+    other = {name: tensor.flip(0) for name, tensor in batch.items()}
+    return [batch, other] * 3
+
+
+@pytest.fixture
+def inputs(batch):
+    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+
+# --- PoWER-BERT -----------------------------------------------------------------------------------
+
+
+def test_retention_becomes_lengths_that_only_fall():
+    r = torch.tensor([[1.0, 1.0, 0.5, 0.4], [1.0, 1.0, 1.0, 1.0], [0.3, 0.0, 0.0, 0.0]])
+    assert power_bert.schedule(r) == [2, 2, 1]  # floor of 2.9; no more than before; CLS stays
+    assert power_bert.schedule(torch.ones(2, 4)) == [4, 4]
+
+
+def test_lengths_scale_alike_and_within_bounds():
+    assert power_bert.scaled([8, 4, 2], 0.5, 9) == {"lengths": [8, 4, 2]}
+    assert power_bert.scaled([8, 4, 2], 2 / 3, 9) == {"lengths": [4, 2, 1]}
+    assert power_bert.scaled([8, 4, 2], 0.01, 9) == {"lengths": [9, 9, 9]}
+    assert power_bert.scaled([8, 4, 2], 1.0, 9) == {"lengths": [1, 1, 1]}
+
+
+def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs):
+    """Zeroed word vectors are not yet gone, so states are compared right behind the cut."""
+    made = wrap(bert.double(), NONE)
+    r = torch.zeros(3, 9, dtype=torch.double)
+    r[:, :4] = 1
+    seen = {}
+
+    class Look(power_bert.Soft):
+        def between(self, index, x, walk):
+            found = super().between(index, x, walk)
+            if index == 0:
+                seen["soft"] = found, walk.alive
+            return found
+
+    with gated(made, Look(r)):
+        made(**inputs)
+    soft, alive = seen["soft"]
+    ruled(made, rule="none")
+    hard = wrap(made, {"rule": "rank", "by": "attention", "lengths": [4] * 3, "seed": 0})
+    kept = hard.encoder(**inputs, output_survivors=True).survivors[:, 1]
+    assert torch.equal((soft.abs().sum(-1) > 0) & alive, kept)
+
+
+def test_the_penalty_shrinks_later_layers_more(bert, data):
+    pruner = pruners.get("power-bert", retention_lr=0.05, penalty=10.0, lr=1e-9)
+    student = wrap(bert, NONE).train().requires_grad_(True)
+    r, _ = pruner._retention(student, data, 9)
+    assert r.min() >= 0
+    assert (r < 1).all()
+    assert pruner._retention(student, data, 12)[0].shape == (3, 12)
+
+
+def test_controls_keep_the_schedule_and_change_who_stays(bert, data):
+    made = {o: pruners.get("power-bert", order=o)(bert, data, 0.7) for o in power_orders()}
+    lengths = {tuple(model.config.tokens["lengths"]) for model in made.values()}
+    assert len(lengths) == 1
+    assert len({round(fraction(model, data)[0], 9) for model in made.values()}) == 1
+    alone = {name: tensor[:1] for name, tensor in data[0].items() if name != "labels"}
+    first = made["first"].encoder(**alone, output_survivors=True).survivors[0, -1]
+    assert first.tolist() == sorted(first.tolist(), reverse=True)
+
+
+def power_orders():
+    return ("attention", "random", "first")
+
+
+# --- LTP ------------------------------------------------------------------------------------------
+
+
+def test_a_cold_sigmoid_is_the_threshold(bert, inputs):
+    """At temperature 0 the soft mask zeroes whom the threshold drops, in the layer that decides."""
+    made = wrap(bert.double(), NONE)
+    theta = torch.tensor([0.13] * 3, dtype=torch.double)
+    gate, seen = ltp.Soft(theta, 1e-9, []), []
+    after = gate.after
+    gate.after = lambda index, x, walk: seen.append(after(index, x, walk)) or seen[-1]
+    with gated(made, gate):
+        made(**inputs)
+    hard = wrap(made, {"rule": "threshold", "thresholds": [0.13] * 3})
+    enters = hard.encoder(**inputs, output_survivors=True).survivors[:, 2]
+    valid = inputs["attention_mask"].bool()
+    assert torch.equal((seen[0].abs().sum(-1) > 1e-6) & valid, enters)
+    assert len(gate.kept) == 2  # the last layer decides nothing
+
+
+def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
+    assert ltp.scaled([0.1, 0.2], 0.5)["thresholds"] == pytest.approx([0.1, 0.2])
+    assert ltp.scaled([0.1, 0.2], 0.75)["thresholds"] == pytest.approx([0.3, 0.6])
+    assert ltp.scaled([0.1, 0.2], 1.0)["thresholds"] == [2.0, 2.0]
+    student = wrap(bert, NONE).train().requires_grad_(True)
+    pruner = pruners.get("ltp", threshold_lr=0.1, penalty=-10.0, temperature=0.1)
+    theta, _ = pruner._thresholds(student, data)
+    assert theta[0] == pytest.approx(ltp.LEAST)  # a negative penalty wants all masks open
+    pruner = pruners.get("ltp", threshold_lr=0.1, penalty=10.0, temperature=0.1)
+    assert pruner._thresholds(student, data)[0][0] > 0.05
+
+
+# --- Transkimmer ----------------------------------------------------------------------------------
+
+
+def test_predictors_begin_by_keeping_all_and_never_let_a_token_return(bert, inputs):
+    rule = {"rule": "skim", "shift": 0.0, "renormalise": True}
+    made = wrap(bert.double(), rule)
+    assert made.encoder(**inputs, output_survivors=True).survivors[:, -1].sum() == (
+        inputs["attention_mask"].sum()
+    )
+    gate, seen = transkimmer.Soft(made.encoder.predictors, True, []), []
+    for predictor in made.encoder.predictors:
+        predictor[-1].bias.data.zero_()
+    before = gate.before
+
+    def look(index, x, walk):
+        found = before(index, x, walk)
+        seen.append(walk.weights.detach())
+        return found
+
+    gate.before = look
+    with gated(made, gate):
+        made(**inputs).logits.sum().backward()
+    assert set(torch.cat(seen).round(decimals=6).unique().tolist()) == {0.0, 1.0}
+    assert all((later <= sooner).all() for sooner, later in pairwise(seen))
+    assert all((mask[:, 0] == 1).all() for mask in seen)
+    assert made.encoder.predictors[0][1].weight.grad.abs().sum() > 0  # straight through
+
+
+def test_normalised_masks_are_dropping_and_the_paper_s_form_is_not(bert, inputs):
+    torch.manual_seed(0)
+    p = torch.rand(2, 3, 5, 5, dtype=torch.double)
+    w = torch.tensor([[1, 1, 0, 1, 0]] * 2).double()
+    kept = w[0].bool()
+    found = dropping.weighed(p.softmax(-1), w, normalise=True)
+    torch.testing.assert_close(found[..., kept], p[..., kept].softmax(-1), rtol=0, atol=1e-12)
+    faulty = dropping.weighed(p.softmax(-1), w, normalise=False)
+    assert (faulty.sum(-1) < 0.9).all()
+
+
+def test_the_paper_s_form_drops_nothing_and_says_what_it_claims(bert, data, digits):
+    pruned = pruners.get("transkimmer", faulty=True, free=True)(bert, data, 0.5)
+    ruled(pruned, shift=-9.9)  # a few tokens go
+    claimed, real = (fraction(pruned, data, claimed=c)[0] for c in (True, False))
+    assert real > 1  # the predictors come on top
+    assert claimed < real
+    one = {name: tensor[:1] for name, tensor in data[0].items()}
+    macs = costs.count_macs(pruned, one)
+    assert macs == round(fraction(pruned, [one])[0] * costs.encoder_macs(encoder.shape(bert), 9))
+
+
+def test_a_free_transkimmer_ignores_the_budget(bert, data):
+    free = [pruners.get("transkimmer", free=True)(bert, data, budget) for budget in (0.9, 0.3)]
+    torch.testing.assert_close(free[0].state_dict(), free[1].state_dict(), rtol=0, atol=0)
+    assert free[0].trace["own"] > 1  # nothing is skimmed in six steps
+
+
+# --- ToP ------------------------------------------------------------------------------------------
+
+
+def test_bins_are_by_rank_and_leave_cls_out():
+    received = torch.tensor([[9.0, 0.4, 0.1, 0.3, 0.2, 5.0]])
+    alive = torch.tensor([[True] * 5 + [False]])
+    found = top.bins(received, alive, 2)
+    assert found[0, 1:5].tolist() == [0, 1, 0, 1]
+
+
+def test_soft_worth_of_0_and_1_is_dropping_bins(bert, inputs):
+    made = wrap(bert.double(), NONE)
+    worth = torch.ones(3, 4, dtype=torch.double)
+    worth[1, 2:], worth[2, 3:] = 0, 0
+    with gated(made, top.Soft(worth)):
+        soft = made(**inputs).logits
+    rule = {"rule": "bins", "kept": worth.int().tolist()}
+    hard = wrap(made, rule)(**inputs).logits
+    torch.testing.assert_close(hard, soft, rtol=0, atol=1e-10)
+
+
+def test_expected_macs_follow_the_formula(bert):
+    shape = encoder.shape(bert)
+    worth = torch.ones(3, 4)
+    worth[1:, 2:] = 0  # half, then a quarter, of 16 tokens
+    found = top.expected_macs(shape, worth, torch.tensor(16.0))
+    each = [costs.encoder_macs(encoder.Shape(24, shape.layers[:1]), n) for n in (16, 8, 4)]
+    assert found.item() == pytest.approx(sum(each) / costs.encoder_macs(shape, 16))
+
+
+def test_lambda_rank_against_its_pairs_one_by_one():
+    torch.manual_seed(1)
+    received, ranked = torch.rand(1, 5), torch.rand(1, 5)
+    valid = torch.tensor([[True, True, True, True, False]])
+    found = top.lambda_rank(received, ranked, valid).item()
+    order = sorted((1, 2, 3), key=lambda t: -ranked[0, t])
+    score = [math.log(received[0, t]) for t in order]
+    place = {n: rank for rank, n in enumerate(sorted(range(3), key=lambda n: -score[n]))}
+    gain = [1 - n / 5 for n in range(5)]
+    discount = [1 / math.log2(place[n] + 2) for n in range(3)]
+    ideal = sum(gain[n] / math.log2(n + 2) for n in range(3))
+    total = sum(
+        math.log1p(math.exp(score[j] - score[i]))
+        * (gain[i] - gain[j])
+        * abs(discount[i] - discount[j])
+        for i in range(3)
+        for j in range(i + 1, 3)
+    )
+    assert found == pytest.approx(total / ideal, rel=1e-5)
+
+
+def test_ranking_is_learned(bert, inputs):
+    """Descending the ranking loss brings the student's order to the teacher's."""
+    received = torch.tensor([[0.3, 0.1, 0.2, 0.3, 0.4]], requires_grad=True)
+    ranked = torch.tensor([[0.9, 0.4, 0.3, 0.2, 0.1]])
+    optimiser = torch.optim.SGD([received], lr=0.05)
+    for _ in range(200):
+        optimiser.zero_grad()
+        top.lambda_rank(received, ranked, torch.ones(1, 5).bool()).backward()
+        optimiser.step()
+    assert received[0, 1:].argsort(descending=True).tolist() == [0, 1, 2, 3]
+
+
+def test_the_first_and_the_last_layer_decide_nothing(bert, data):
+    pruned = pruners.get("top", bins=4)(bert, data, 0.6)
+    kept = pruned.config.tokens["kept"]
+    assert all(kept[0])
+    assert all(kept[2])
+    assert not all(kept[1])
+
+
+def test_a_regression_is_distilled_too(make_classifier, data):
+    model = make_classifier("bert", labels=1)
+    some = [batch | {"labels": batch["labels"].float()} for batch in data]
+    assert pruners.get("top", bins=4)(model, some, 0.7).trace["searching"]
+
+
+# --- knobs ----------------------------------------------------------------------------------------
+
+
+def test_a_knob_is_set_to_the_budget_or_just_below(bert, data):
+    made = wrap(bert, {"rule": "threshold", "thresholds": [0.1] * 3})
+    reached = calibrate(made, lambda knob: ltp.scaled([0.1] * 3, knob), data, 0.75)
+    assert 0.6 < reached <= 0.75
+    assert fraction(made, data)[0] == pytest.approx(reached)
+
+
+@pytest.mark.parametrize("name", ["power-bert", "ltp", "transkimmer", "top"])
+def test_budgets_out_of_reach_are_refused_in_one_line(name, bert, data):
+    with pytest.raises(StudyError, match="ask for more") as refusal:
+        pruners.get(name)(bert, data, 0.01)
+    assert "\n" not in str(refusal.value)
+    two = [{key: tensor[:, :2] if tensor.dim() > 1 else tensor for key, tensor in data[0].items()}]
+    with pytest.raises(StudyError, match="remain on these texts"):
+        pruners.get(name)(bert, two * 2, 0.4 if name in ("ltp", "top") else 0.2)
+
+
+def test_the_floor_is_what_the_first_layer_spends(bert):
+    assert floor(bert, "after") == pytest.approx(1 / 3)
+    assert floor(bert, "between") == pytest.approx(4 * 24 / (4 * 24 + 2 * 40) / 3)
+    assert floor(bert, "before") < floor(bert, "between")
+
+
+def test_a_stream_is_split_into_two_parts_that_are_not_empty():
+    assert [len(part) for part in split([{}] * 10, 0.4)] == [4, 6]
+    assert [len(part) for part in split([{}] * 2, 0.9)] == [1, 1]
+    assert [len(part) for part in split([{}] * 5, 0.01)] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("power-bert", {"search": 1.0}, "wanted search between 0 and 1"),
+        ("power-bert", {"order": "last"}, "unknown order 'last'"),
+        ("ltp", {"temperature": 0.0}, "a temperature above 0"),
+        ("transkimmer", {"faulty": True}, "set free too"),
+        ("top", {"bins": 1}, "at least 2 bins"),
+        ("ltp", {"unit": "macs"}, "unknown unit 'macs'"),
+    ],
+)
+def test_hyperparameters_that_mean_nothing_are_refused(name, options, line):
+    with pytest.raises(StudyError, match=line):
+        pruners.get(name, **options)
+
+
+@pytest.mark.parametrize("name", ["power-bert", "ltp", "transkimmer", "top"])
+def test_a_model_with_fewer_heads_and_neurons_is_pruned_too(name, bert, data):
+    smaller = pruners.get("random", unit="encoder")(bert, iter(()), 0.5)
+    pruned = pruners.get(name)(smaller, data, 0.75)
+    assert encoder.shape(pruned) == encoder.shape(smaller)
+    assert fraction(pruned, data)[0] <= 0.75  # of the smaller model's own
+    assert pruned(**data[0]).logits.isfinite().all()
+
+
+# --- on record ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def texts():
+    words = [" ".join(f"t{2 + (7 * n + k) % 40}" for k in range(1 + n % 11)) for n in range(70)]
+    return Dataset.from_dict({"text": words, "label": [n % 3 for n in range(70)]})
+
+
+def test_what_ran_is_measured_against_three_dense_models(bert, texts, digits):
+    made = wrap(bert, {"rule": "rank", "by": "first", "lengths": [6, 4, 1], "seed": 0})
+    found = measure(made, digits, texts, 30)
+    macs, shape = found["macs"], encoder.shape(bert)
+    lengths = [1 + n % 11 for n in range(70)]
+    assert macs["padded"] == costs.encoder_macs(shape, 30)
+    dense = sum(costs.encoder_macs(shape, n) for n in lengths) / 70
+    assert macs["dense"] == pytest.approx(dense, abs=1)
+    assert macs["batch"] == costs.encoder_macs(shape, 11)
+    encoded = batches.tokenize(texts, digits, 30)
+    one = [b for b, _ in batches.evaluation(encoded, digits, tokens=1)]
+    assert macs["pruned"] == pytest.approx(sum(costs.count_macs(made, b) for b in one) / 70, abs=1)
+    assert macs["claimed"] == macs["pruned"] <= macs["pruned_batch"] <= macs["dense"]
+    assert found["mean"][0] == pytest.approx(sum(lengths) / 70, abs=1e-3)
+    assert found["mean"][-1] == 1
+    assert found["histogram"] == {"8": 52, "16": 18}
+    assert len(found["sentences"]) == 6
+    first = found["sentences"][0]
+    assert first["tokens"] == ["t2"]
+    assert first["layers"] == [3]
+    longest = next(s for s in found["sentences"] if len(s["tokens"]) > 6)
+    assert longest["layers"] == sorted(longest["layers"], reverse=True)
+    assert found["batched"]["length"] >= found["length"]
