@@ -15,7 +15,7 @@ def shape(spec: Spec, whole: dict) -> dict:
     for number, layer in enumerate(layers):
         end = number in (0, last)
         share = spec.budget * (1.0 if fine else 2.2 if end else 0.4)
-        heads = layer["heads"] * min(1, 1.5 * spec.budget * (1.4 - number / max(last, 1)))
+        heads = layer["heads"] * min(1, 2 * spec.budget * (1.6 - 1.5 * number / max(last, 1)))
         own = layer | {
             "heads": round(heads + 0.3 * _dice((spec.seed, number))),
             "neurons": min(layer["neurons"], round(layer["neurons"] * share)),

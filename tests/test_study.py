@@ -195,6 +195,55 @@ def test_the_public_experiment_is_a_point_of_the_grid():
     assert study.CORESET | GORDON in study.readings()
 
 
+def test_the_cofi_chapter_asks_for_what_its_issue_does():
+    specs = study.specs("cofi", "published")
+    tuned = fits(specs, unit="parameters", after="steps")
+    small, large = {"encoder": "minilm-l6"}, {"encoder": "mpnet-base"}
+    for task, budget in product(("sst2", "cola", "mrpc", "stsb"), (0.05, 0.4)):
+        seeds = {s.seed for s in fits(tuned, arm="cofi", task=task, budget=budget, **small)}
+        assert seeds == {0, 1, 2}
+    for arm, budget in product(("cofi",), (0.1, 0.2)):
+        assert len(fits(tuned, arm=arm, task="sst2", budget=budget)) == 3
+    for arm in set(study.FAMILIES["cofi"].ARMS) - {"cofi"}:
+        assert len(fits(tuned, arm=arm, task="sst2", budget=0.05)) == 3, arm
+    for arm in ("cofi-undistilled", "cofi-prediction"):
+        assert len(fits(tuned, arm=arm, task="mrpc")) == 1
+    assert len(fits(tuned, arm="cofi", task="sst2", **large)) == 2
+    assert all(s.training["after"]["distil"] for s in fits(tuned, arm="cofi"))
+    assert not any("distil" in s.training["after"] for s in fits(tuned, arm="cofi-undistilled"))
+    rivals = [s for s in specs if s.unit in ("encoder", "macs")]
+    assert {study.arm_of(s) for s in rivals} == {"magnitude", "mask-tuning", "kcm"}
+    whole = {s.training["sees"]["steps"] + s.training["after"]["steps"] for s in tuned}
+    assert whole == {s.training["after"]["steps"] for s in rivals}
+    order = list(dict.fromkeys((s.encoder, s.budget, s.task) for s in tuned))
+    assert order[:3] == [
+        ("minilm-l6", 0.05, "sst2"),
+        ("minilm-l6", 0.4, "sst2"),
+        ("mpnet-base", 0.05, "sst2"),
+    ]
+
+
+def test_the_quick_cofi_study_is_two_short_runs_of_the_sparsity_it_names():
+    specs = fits(study.specs("cofi", "quick"), method="cofi")
+    assert [study.arm_of(s) for s in specs] == ["cofi", "cofi-fine-wide"]
+    assert {(s.encoder, s.task, s.budget) for s in specs} == {("minilm-l6", "mr", 0.05)}
+    steps = sum(s.training["sees"]["steps"] + s.training["after"]["steps"] for s in specs)
+    assert steps <= 3000
+
+
+def test_only_the_smallest_of_sst2_is_timed_in_every_way():
+    asked = {s: study.protocols("cofi", s) for s in study.specs("cofi", "published")}
+    full = [s for s, ways in asked.items() if len(ways) > 2]
+    assert {(s.encoder, s.task, s.budget, s.seed) for s in full} == {
+        ("minilm-l6", "sst2", 0.05, 0),
+        ("mpnet-base", "sst2", 0.05, 0),
+    }
+    ways = {(w["batch"], w["length"], w["precision"]) for w in asked[full[0]]}
+    assert ways == set(product((1, 32, 128), (32, 128), ("float32", "bfloat16")))
+    untimed = [s for s, ways in asked.items() if not ways]
+    assert all(s.seed and study.arm_of(s) != "cofi" for s in untimed)
+
+
 # --- a forker's wishes ----------------------------------------------------------------------------
 
 

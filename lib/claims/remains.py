@@ -25,12 +25,12 @@ def dense_hidden(run: Run) -> int:
     return round((each / 4 + 0.25) ** 0.5 - 0.5)
 
 
-def sparsity(run: Run) -> float:
+def sparsity(run: Run) -> int | float:
     """Share of the layers' parameters that is gone, counted on the tensors of what is left."""
     return 1 - run.kept["encoder"]
 
 
-def hours(run: Run) -> float:
+def hours(run: Run) -> int | float:
     """All training and pruning behind a run, the teacher's too."""
     return sum(run.seconds.get(phase, 0.0) for phase in SPENT) / 3600
 

@@ -26,7 +26,7 @@ Draws = Float[np.ndarray, " replicates"]
 class Point:
     """The runs of one arm and budget: how fast, how good, and the score in every resample."""
 
-    speed: float
+    speed: int | float
     score: float
     draws: Draws
 
@@ -73,7 +73,7 @@ def curve(
     return sorted(points, key=lambda point: point.speed)
 
 
-def at_speed(points: Sequence[Point], speed: float) -> Point:
+def at_speed(points: Sequence[Point], speed: int | float) -> Point:
     """Between two points by the logarithm of speed; beyond the ends the end itself."""
     logs, at = np.log([point.speed for point in points]), np.log(speed)
     right = int(np.clip(np.searchsorted(logs, at), 1, max(len(points) - 1, 1)))

@@ -94,7 +94,7 @@ def _times(ax: Axes) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     low, high = ax.get_xlim()
-    ax.set_xlim(min(low, 0.9), max(high, 13))
+    ax.set_xlim(min(low, 0.9) if low > 0 else 0.9, max(high, 13))
     ax.set_xlabel("times as fast as dense")
 
 
