@@ -44,9 +44,11 @@ import importlib
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
-_ROOMS = {  # a module of transformers, and what registers itself there
-    "transformers.models.auto.configuration_auto": ("lib.compact_config", "lib.tokens.config"),
-    "transformers.models.auto.modeling_auto": ("lib.compact_model", "lib.tokens.model"),
+_ROOMS = {  # a module, and what is to be imported as soon as it is there
+    "transformers.models.auto.configuration_auto": "lib.compact_config",
+    "transformers.models.auto.modeling_auto": "lib.compact_model",
+    "lib.compact_config": "lib.tokens.config",
+    "lib.compact_model": "lib.tokens.model",
 }
 
 
@@ -62,8 +64,7 @@ class _Registration:
 
         def exec_module(module: object) -> None:
             load(module)
-            for room in _ROOMS[name]:
-                importlib.import_module(room)
+            importlib.import_module(_ROOMS[name])
 
         spec.loader.exec_module = exec_module
         return spec
@@ -71,5 +72,4 @@ class _Registration:
 
 sys.meta_path.insert(0, _Registration)
 for _name in _ROOMS.keys() & sys.modules.keys():
-    for _room in _ROOMS[_name]:
-        importlib.import_module(_room)
+    importlib.import_module(_ROOMS[_name])

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.modeling_outputs import BaseModelOutput
 
-from lib import encoder
-from lib.compact import dense
+from lib import compact, encoder
 from lib.compact_model import CompactForSequenceClassification, CompactModel, _buckets
 from lib.errors import StudyError
 from lib.tokens import rules
@@ -166,7 +165,7 @@ def wrap(model: nn.Module, tokens: Mapping[str, Any]) -> TokenForSequenceClassif
     or new ones that keep every token. Raises a StudyError for a rule that does not fit.
     """
     encoder.architecture(model)  # of another one attention weights cannot be had
-    small = model if isinstance(model, TokenForSequenceClassification) else dense(model)
+    small = model if isinstance(model, TokenForSequenceClassification) else compact.dense(model)
     settings = small.config.to_dict()
     for name in ("tokens", "model_type", "architectures", "transformers_version"):
         settings.pop(name, None)
