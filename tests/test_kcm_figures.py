@@ -13,6 +13,7 @@ from lib import claims, figures, study
 from lib.claims import Verdict
 from lib.claims.quantities import layer_errors, pruned_neurons
 from lib.figures import frames, kcm
+from lib.figures.kcm import choices
 from lib.study.chapters import kcm as chapter
 
 WIDE = replace(
@@ -31,6 +32,7 @@ DRAWN = {
     "curves": lambda it: kcm.curves(it.runs, it.findings, "mpnet-base"),
     "baselines": lambda it: kcm.baselines(it.runs, it.findings, "mpnet-base", "sst2"),
     "rivals": lambda it: kcm.rivals(it.findings),
+    "readings": lambda it: kcm.readings(it.runs, it.findings, 0.6),
     "norms": lambda it: kcm.norms(it.probes),
     "rankings": lambda it: kcm.rankings(it.probes),
     "layers": lambda it: kcm.layers(it.runs, it.findings, "mpnet-base", "sst2"),
@@ -239,3 +241,11 @@ def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, part, 
 
 def test_no_finding_of_nothing_is_more_than_untested(nothing):
     assert {finding.verdict for finding in nothing.findings} == {Verdict.UNTESTED}
+
+
+def test_readings_name_what_differs_from_ours(whole):
+    _, table = kcm.readings(whole.runs, whole.findings, 0.6)
+    asked = [s.options for s in study.groups("kcm", WIDE)["readings"]]
+    assert set(table["reading"]) == {choices.name(options) for options in [{}, *asked]}
+    assert table["own"].sum() == 2  # one for each of two encoders
+    assert table["paper"].round(4).unique() == [0.0246]

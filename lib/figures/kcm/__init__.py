@@ -3,11 +3,13 @@
 tables      what KCM loses by task and budget, beside what the paper states
 scores      scores by task, budget and size of encoder
 methods     every method beside every other
+choices     what paper and talk leave open
 layers      what is kept of each layer, and what its output is off by
 prices      calibration sentences, seconds and speed
 probed      hulls, row norms, rankings, images
 """
 
+from lib.figures.kcm.choices import readings
 from lib.figures.kcm.layers import errors, layers
 from lib.figures.kcm.methods import baselines, rivals
 from lib.figures.kcm.prices import samples, seconds, speed
@@ -25,6 +27,7 @@ __all__ = [
     "layers",
     "norms",
     "rankings",
+    "readings",
     "rivals",
     "samples",
     "seconds",

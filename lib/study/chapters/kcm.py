@@ -1,6 +1,7 @@
 """Which runs does the KCM chapter rest on? Its groups, the most valuable first."""
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 from lib.runs import Question, Spec
@@ -90,6 +91,22 @@ def samples(p: Profile) -> Iterator[Spec]:
         yield from pruned(p, ("kcm",), p.macs[:1], p.seeds, unit="macs", sees=change)
 
 
+STATISTICS, NORMALISERS = ("abs", "mean", "rms"), ("l2", "min-max", "sum", "max")
+KERNELS = ({"kernel": "s2"}, {"stop": "abs"}, {"guide": "dense"})
+
+
+def readings(p: Profile) -> Iterator[Spec]:
+    """What paper and talk leave open, beside the method's own reading (the first of either list):
+    D2's statistic and its normaliser, R2's kernel and stop rule, the teacher of the scaling."""
+    own, changes = {"activation": STATISTICS[0], "normaliser": NORMALISERS[0]}, []
+    for pair in product(STATISTICS, NORMALISERS):
+        given = dict(zip(own, pair, strict=True))
+        changes.append({name: value for name, value in given.items() if value != own[name]})
+    changes = [{"activation": "mean", "normaliser": "min-max"}] if p.quick else [*changes, *KERNELS]
+    for pair, change in product(pairs(p)[:2], filter(None, changes)):
+        yield spec(p, "kcm", p.macs[0], unit="macs", seed=p.seeds[0], options=change, pair=pair)
+
+
 GROUPS: dict[str, Group] = {
     "teachers": teachers,
     "headline": headline,
@@ -97,6 +114,7 @@ GROUPS: dict[str, Group] = {
     "budgets": budgets,
     "seeds": seeds,
     "samples": samples,
+    "readings": readings,
     "alone": alone,
 }
 
