@@ -94,7 +94,7 @@ class CompactLayer(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         buckets: Tensor | None,
-        weigh: Callable[[Tensor], Tensor] | None,
+        weigh: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch tokens channels"]:
         heads, qk, vo = self.shape.heads, self.shape.qk, self.shape.vo
         if heads * vo == 0:
