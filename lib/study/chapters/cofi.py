@@ -96,7 +96,8 @@ def curve(p: Profile) -> Iterator[Spec]:
 
 def units(p: Profile) -> Iterator[Spec]:
     """Which masks there are: fine ones alone, with layers, with hidden dims."""
-    yield from pruned(p, UNITS[:1] if p.quick else UNITS, p.sizes[:1], p.seeds)
+    if not p.quick:
+        yield from pruned(p, UNITS, p.sizes[:1], p.seeds)
 
 
 def distillation(p: Profile) -> Iterator[Spec]:
