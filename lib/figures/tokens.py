@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lib import study
-from lib.claims import Finding
+from lib.claims import Finding, Verdict
 from lib.claims.quantities import macs
 from lib.figures import style
 from lib.figures.style import FAINT, GREY, INK, PAPER, TALK, Drawn
@@ -119,17 +119,21 @@ def padding(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     if mean["encoder"].nunique() > 1:
         words = [f"{w} ({e})" for w, e in zip(words, mean["encoder"], strict=True)]
     figure, (ax,) = style.canvas(height=1.3 + 0.3 * len(mean))
+    told = {}  # by row of the figure: what the padding's share is said to be
+    for one in findings:
+        if one.quantity == "padding" and one.verdict is not Verdict.UNTESTED:
+            mine = (mean["encoder"] == one.encoder) & (mean["task"] == one.task)
+            for y in np.flatnonzero(mine)[:1]:
+                told[y] = next(iter(one.claim.stated.values()))
     for y, row in enumerate(mean.itertuples()):
         low, high = sorted((row.padding, row.together))
         ax.barh(y, row.padding - 1, left=1, color=TEXTS, height=0.7)
         ax.barh(y, high - low, left=low, color=PRUNED, height=0.7)
         label = f"{row.padding:.1f} by {row.pruning:.1f} = {row.together:.1f}"
-        style.note(ax, label, (high, y), (4, 0), va="center")
-    for one in findings:
-        if one.quantity == "padding":
-            mine = (mean["encoder"] == one.encoder) & (mean["task"] == one.task)
-            for y in np.flatnonzero(mine)[:1]:
-                ax.plot(next(iter(one.claim.stated.values())), y, **TALK)
+        beyond = told.get(y, 0) > high  # the diamond stands there: begin behind it
+        style.note(ax, label, (max(high, told.get(y, 0)), y), (10 if beyond else 4, 0), va="center")
+        if y in told:
+            ax.plot(told[y], y, **TALK)
     ax.set_xscale("log")
     ax.set_xlim(1, 2.6 * mean[["padding", "together"]].to_numpy().max())
     ax.xaxis.set_minor_locator(NullLocator())
