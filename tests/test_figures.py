@@ -69,18 +69,21 @@ CLAIMED = {  # the numbers of the talk that a figure has to draw
 class Given:
     """Runs and what follows from them, as a notebook has them."""
 
-    def __init__(self, p: study.Profile, runs: list, timings: list) -> None:
+    def __init__(
+        self, p: study.Profile, runs: list, timings: list, chapters=("anatomy", "coreset")
+    ) -> None:
         self.profile, self.runs, self.timings = p, runs, timings
         by_spec = {run.spec: run for run in runs}
-        specs = {chapter: study.specs(chapter, p) for chapter in study.CHAPTERS}
+        specs = {chapter: study.specs(chapter, p) for chapter in chapters}
         self.findings = [
             finding
             for claim in claims.load()
+            if claim.chapter in chapters
             for finding in claims.judge(claim, p, specs[claim.chapter], by_spec, timings, {})
         ]
         pair = (p.encoder, p.task)
         self.here = [run for run in runs if (run.spec.encoder, run.spec.task) == pair]
-        self.there = [run for run in runs if run not in self.here]
+        self.there = [run for run in runs if (run.spec.encoder, run.spec.task) != pair]
         self.own = [f for f in self.findings if (f.encoder, f.task) == pair]
 
 

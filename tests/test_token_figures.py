@@ -12,6 +12,7 @@ from lib import figures, study
 from lib.figures import facts, style
 
 WIDE = replace(study.PROFILES["published"], seeds=(0, 1))
+CHAPTER = ("tokens",)
 DRAWN = {
     "frontier": lambda it: figures.frontier(it.runs, it.findings),
     "padding": lambda it: figures.padding(it.runs, it.findings),
@@ -25,7 +26,18 @@ DRAWN = {
 @pytest.fixture(scope="module")
 def whole() -> Given:
     runs = [made.run(spec, examples=200) for spec in study.specs("tokens", WIDE)]
-    return Given(WIDE, runs, made.timings(runs))
+    return Given(WIDE, runs, made.timings(runs), CHAPTER)
+
+
+@pytest.fixture(scope="module")
+def part(whole) -> Given:
+    """Two runs of three are missing, and no time was measured."""
+    return Given(WIDE, whole.runs[::3], [], CHAPTER)
+
+
+@pytest.fixture(scope="module")
+def empty() -> Given:
+    return Given(WIDE, [], [], CHAPTER)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +63,11 @@ def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_bears_missing_runs_and_says_where_there_are_none(whole, name):
-    part = Given(WIDE, whole.runs[::3], [])
+def test_a_figure_bears_missing_runs_and_says_where_there_are_none(part, empty, name):
     figure, table = DRAWN[name](part)
     FigureCanvasAgg(figure).draw()
     assert isinstance(table, pd.DataFrame)
-    figure, table = DRAWN[name](Given(WIDE, [], []))
+    figure, table = DRAWN[name](empty)
     assert words(figure)[0].get_text().startswith("untested")
 
 
