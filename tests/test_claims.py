@@ -322,6 +322,18 @@ def test_fewer_seeds_than_asked_for_are_noted():
     assert "1 of the 3 seeds asked for" in finding.note
 
 
+def test_no_verdict_before_every_run_that_the_study_asks_for_is_there():
+    def verdicts(found: list[Run]) -> dict:
+        first = findings_of("coreset.density", PUBLISHED, found)[0]
+        return {cell.cell: cell.verdict for cell in first.cells}
+
+    wanted = density_runs(PUBLISHED)
+    whole = verdicts(wanted)
+    assert Verdict.INCONCLUSIVE not in whole.values()
+    gone = next(run for run in wanted if run.spec.budget == 0.5)
+    assert verdicts([r for r in wanted if r is not gone]) == whole | {0.5: Verdict.INCONCLUSIVE}
+
+
 def test_runs_made_under_another_claims_file_are_noted():
     found = density_runs(QUICK)
     assert "another claims file" not in findings_of("coreset.density", QUICK, found)[0].note

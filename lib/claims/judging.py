@@ -1,6 +1,7 @@
 """Did the talk hold? What the runs of one encoder and task say of one claim."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lib import study
 from lib.claims.cells import at_cell, cell_of, timings_of
@@ -91,7 +92,13 @@ def _finding(
         )
         used += [*evidence.runs, *evidence.rivals]
         asked |= dict.fromkeys([*at, *against])
-        cells.append(cell_of(claim, cell, judged, evidence))
+        found = cell_of(claim, cell, judged, evidence)
+        short = QUANTITIES[judged].reads not in PER_ENCODER and any(
+            spec not in runs for spec in (*at, *against)
+        )
+        if short and found.verdict is not Verdict.UNTESTED:  # no verdict before all runs are there
+            found = replace(found, verdict=Verdict.INCONCLUSIVE)
+        cells.append(found)
     if not cells:
         return []
     verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
