@@ -9,9 +9,7 @@ import made
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
-from matplotlib.text import Text
+from drawing import bears, is_legible, laid_out, marks, says_untested, words
 
 from lib import claims, figures, study
 from lib.figures import facts, frames, ledger, style
@@ -107,34 +105,7 @@ def nothing() -> Given:
 @pytest.fixture(scope="module")
 def drawn(whole) -> dict:
     """Every figure once, laid out."""
-    found = {}
-    for name, draw in DRAWN.items():
-        found[name] = draw(whole)
-        FigureCanvasAgg(found[name][0]).draw()
-    return found
-
-
-def words(figure) -> list[Text]:
-    """All that can be read; labels of ticks outside an axis's limits are not drawn."""
-    unseen = set()
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if not low <= tick.get_loc() <= high:
-                unseen |= {tick.label1, tick.label2}
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text not in unseen]
-    return [text for text in found if text.get_text().strip()]
-
-
-def marks(figure) -> np.ndarray:
-    """Where the talk's hollow diamonds stand, over all axes."""
-    spots = [
-        line.get_xydata()
-        for axes in figure.axes
-        for line in axes.lines
-        if line.get_marker() == "D" and to_hex(line.get_markerfacecolor()) == style.PAPER
-    ]
-    return np.concatenate(spots) if spots else np.empty((0, 2))
+    return laid_out(DRAWN, whole)
 
 
 # --- every figure ---------------------------------------------------------------------------------
@@ -142,22 +113,7 @@ def marks(figure) -> np.ndarray:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_comes_with_its_data_and_is_complete(drawn, name):
-    figure, table = drawn[name]
-    assert len(table) > 1
-    assert not [text for text in words(figure) if text.get_text().startswith("untested:")]
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_is_legible_at_700_pixels(drawn, name):
-    figure, _ = drawn[name]
-    width, height = figure.get_size_inches() * figure.dpi
-    assert width == 700
-    assert to_hex(figure.get_facecolor()) == "#ffffff"
-    for text in words(figure):
-        assert text.get_fontsize() >= 8.5, text
-        box = text.get_window_extent()
-        inside = box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
-        assert inside, f"{text.get_text()!r} leaves the figure: {box}"
+    is_legible(*drawn[name])
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -213,18 +169,12 @@ def test_what_the_talk_claims_is_marked_and_named(drawn, whole, name):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_bears_missing_runs_and_timings(part, name):
-    figure, table = DRAWN[name](part)
-    FigureCanvasAgg(figure).draw()
-    assert isinstance(table, pd.DataFrame)
+    bears(DRAWN[name], part)
 
 
 @pytest.mark.parametrize("name", sorted(set(DRAWN) - {"verdicts"}))
 def test_a_figure_of_nothing_says_untested(nothing, name, tmp_path, monkeypatch):
-    figure, table = DRAWN[name](nothing)
-    assert words(figure)[0].get_text().startswith("untested")
-    monkeypatch.setenv("PRUNING_FIGURES", str(tmp_path))
-    figures.save(figure, table, name)
-    assert (tmp_path / f"{name}.csv").read_text().count("\n") >= 1
+    says_untested(DRAWN[name], nothing, name, tmp_path, monkeypatch)
 
 
 # --- what single figures show ---------------------------------------------------------------------

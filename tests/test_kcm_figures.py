@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import made
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_figures import marks, words
+from drawing import bears, is_legible, laid_out, marks, says_untested, words
 
 from lib import claims, figures, study
 from lib.claims import Verdict
@@ -99,25 +97,12 @@ def nothing(pairs) -> Given:
 
 @pytest.fixture(scope="module")
 def drawn(whole) -> dict:
-    found = {}
-    for name, draw in DRAWN.items():
-        found[name] = draw(whole)
-        FigureCanvasAgg(found[name][0]).draw()
-    return found
+    return laid_out(DRAWN, whole)
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
-    figure, table = drawn[name]
-    assert len(table) > 1
-    width, height = figure.get_size_inches() * figure.dpi
-    assert width == 700
-    for text in words(figure):
-        assert not text.get_text().startswith("untested:")
-        assert text.get_fontsize() >= 8.5, text
-        box = text.get_window_extent()
-        inside = box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
-        assert inside, f"{text.get_text()!r} leaves the figure: {box}"
+    is_legible(*drawn[name])
 
 
 @pytest.mark.parametrize("name", sorted(set(DRAWN) - {"verdicts"}))
@@ -137,18 +122,12 @@ def test_what_the_talk_claims_is_drawn(drawn, whole, name):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_bears_missing_runs_timings_and_answers(part, name):
-    figure, table = DRAWN[name](part)
-    FigureCanvasAgg(figure).draw()
-    assert isinstance(table, pd.DataFrame)
+    bears(DRAWN[name], part)
 
 
 @pytest.mark.parametrize("name", sorted(set(DRAWN) - {"verdicts"}))
 def test_a_figure_of_nothing_says_untested(nothing, name, tmp_path, monkeypatch):
-    figure, table = DRAWN[name](nothing)
-    assert words(figure)[0].get_text().startswith("untested")
-    monkeypatch.setenv("PRUNING_FIGURES", str(tmp_path))
-    figures.save(figure, table, name)
-    assert (tmp_path / f"{name}.csv").read_text().count("\n") >= 1
+    says_untested(DRAWN[name], nothing, name, tmp_path, monkeypatch)
 
 
 # --- what single figures show ---------------------------------------------------------------------

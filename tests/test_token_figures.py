@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 import made
-import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_figures import Given, words
+from drawing import bears, is_legible, laid_out, says_untested
+from test_figures import Given
 
 from lib import figures, study
 from lib.figures import facts, style
@@ -36,39 +35,28 @@ def part(whole) -> Given:
 
 
 @pytest.fixture(scope="module")
-def empty() -> Given:
+def nothing() -> Given:
     return Given(WIDE, [], [], CHAPTER)
 
 
 @pytest.fixture(scope="module")
 def drawn(whole) -> dict:
-    found = {name: draw(whole) for name, draw in DRAWN.items()}
-    for figure, _ in found.values():
-        FigureCanvasAgg(figure).draw()
-    return found
+    return laid_out(DRAWN, whole)
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
-    figure, table = drawn[name]
-    assert len(table) > 1
-    width, height = figure.get_size_inches() * figure.dpi
-    assert width == 700
-    for text in words(figure):
-        assert not text.get_text().startswith("untested:")
-        assert text.get_fontsize() >= 8.5, text
-        box = text.get_window_extent()
-        inside = box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2
-        assert inside, f"{text.get_text()!r} leaves the figure: {box}"
+    is_legible(*drawn[name])
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_bears_missing_runs_and_says_where_there_are_none(part, empty, name):
-    figure, table = DRAWN[name](part)
-    FigureCanvasAgg(figure).draw()
-    assert isinstance(table, pd.DataFrame)
-    figure, table = DRAWN[name](empty)
-    assert words(figure)[0].get_text().startswith("untested")
+def test_a_figure_bears_missing_runs(part, name):
+    bears(DRAWN[name], part)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_of_nothing_says_untested(nothing, name, tmp_path, monkeypatch):
+    says_untested(DRAWN[name], nothing, name, tmp_path, monkeypatch)
 
 
 def test_the_decomposition_multiplies_to_what_padded_over_pruned_is(drawn):
