@@ -3,9 +3,7 @@
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -80,7 +78,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     error, trace = products.error(bench.teacher.model, pruned), getattr(pruned, "trace", {})
     after = spec.training["after"]
     if after:
-        with _clock(seconds, "finetune"):
+        with costs.clock(seconds, "finetune"):
             recipe = Recipe.of(after)
             trained = finetune(
                 pruned,
@@ -96,7 +94,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
             )
         pruned, trace = trained.model, _tuned(trace, trained)
         seconds["finetune"] += trained.before
-    with _clock(seconds, "evaluate"):
+    with costs.clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
     kept = _fractions(pruned, bench.teacher.model, costs.params, tokens)
     if isinstance(pruned, TokenForSequenceClassification):
@@ -145,15 +143,15 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
         if getattr(pruner, "aided", False):
             return _aided(pruner, spec, bench, seconds), not pruner.compact
         if not hasattr(pruner, "scores"):
-            with _clock(seconds, "prune"):
+            with costs.clock(seconds, "prune"):
                 return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
         key = runs.digest([spec.method, spec.unit, spec.seed, spec.options, spec.training["sees"]])
         if key not in bench.scores:
-            with _clock(seconds, "score"):
+            with costs.clock(seconds, "score"):
                 found = pruner.scores(model, _data(pruner, spec, bench))
             bench.scores[key] = found, seconds["score"]
         found, seconds["score"] = bench.scores[key]  # spent once, but part of each run's price
-        with _clock(seconds, "prune"):
+        with costs.clock(seconds, "prune"):
             return pruner.cut(model, found, spec.budget), not pruner.compact
 
 
@@ -168,7 +166,7 @@ def _aided(
         label=spec.label,
         spent=before.append,
     )
-    with _clock(seconds, "prune"):
+    with costs.clock(seconds, "prune"):
         pruned = pruner(bench.teacher.model, _data(pruner, spec, bench), spec.budget, aids=aids)
     seconds["prune"] += sum(before)
     return pruned
@@ -259,13 +257,6 @@ def _fractions(pruned: nn.Module, whole: nn.Module, count, tokens: int | float) 
     macs = [costs.encoder_macs(encoder.shape(m), tokens) for m in (pruned, whole)]
     fractions = {name: left[name] / full[name] for name in ("attention", "encoder", "model")}
     return {n: round(f, 6) for n, f in (fractions | {"macs": macs[0] / macs[1]}).items()}
-
-
-@contextmanager
-def _clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[phase] = time.perf_counter() - start
 
 
 def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:

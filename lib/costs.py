@@ -4,7 +4,8 @@ One MAC is two FLOPs. Biases, norms, activations and the softmax are not counted
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -147,6 +148,14 @@ def latency(
                 if turn >= warmup:
                     seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+@contextmanager
+def clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds on the wall that the block takes to those of a phase."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 3)
 
 
 def _synchronize(device: torch.device) -> None:

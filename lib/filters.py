@@ -5,9 +5,7 @@ all layers compete for one budget of MACs, and a layer may lose its whole FFN: t
 is added to the residual and its LayerNorm stays, as if every mask there were 0.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import sqrt
@@ -17,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, encoder, search, tuning
+from lib import calibration, costs, encoder, search, tuning
 from lib.compact import CompactForSequenceClassification, compact, dense
 from lib.errors import StudyError
 from lib.importance import Batch
@@ -35,14 +33,6 @@ class Sight:
     batches: Sequence[Batch] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)
-
-
-@contextmanager
-def clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Add the seconds that the block takes to those of a phase."""
-    start = time.perf_counter()
-    yield
-    seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 3)
 
 
 def room(model: nn.Module, tokens: int | float | None, budget: float) -> int:
@@ -85,7 +75,7 @@ def prune(
     kept = select(room(model, tokens, budget))
     steps: list[dict[str, Any]] = []
     if recover in ("scale", "refit") and not kept.all():
-        with clock(seconds, recover):
+        with costs.clock(seconds, recover):
             share = sqrt(budget) if guide == "sqrt" else 1.0
             teacher = _compact(model, select(room(model, tokens, share)))
             tuned = tuning.tune(_compact(model, kept), teacher, sight.batches, recover)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from lib import calibration, filters, importance, search
+from lib import calibration, costs, filters, importance, search
 from lib.errors import StudyError
 from lib.filters import Recovery, Sight
 from lib.importance import Batch
@@ -69,7 +69,7 @@ class Pruner:
         """The score of each filter, and the sentences; no budget has a part in it."""
         batches = calibration.sentences(data) if self.needs == "examples" else []
         seconds: dict[str, float] = {}
-        with filters.clock(seconds, "score"):
+        with costs.clock(seconds, "score"):
             return Sight({"score": self._score(model, batches)}, batches, seconds)
 
     def cut(self, model: nn.Module, scores: Sight, budget: float) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lib import calibration, filters, importance, search
+from lib import calibration, costs, filters, importance, search
 from lib.filters import Recovery, Sight
 from lib.importance import Batch
 from lib.pruners import Needs, validate
@@ -46,7 +46,7 @@ class Pruner:
     def scores(self, model: nn.Module, data: Iterable[Batch]) -> Sight:
         """Standardised fluctuation and the mean of each filter's activation."""
         batches, seconds = calibration.sentences(data), {}
-        with filters.clock(seconds, "activations"):
+        with costs.clock(seconds, "activations"):
             mean, square = calibration.activations(model, batches, lambda h: h, torch.square)
         weight = importance.norms(model).down.square()
         wide = (square - mean.square()).clamp(min=0) * weight

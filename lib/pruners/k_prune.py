@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, encoder, filters, search, tuning
+from lib import calibration, costs, encoder, filters, search, tuning
 from lib.compact import CompactForSequenceClassification, compact, dense
 from lib.errors import StudyError
 from lib.importance import Batch
@@ -64,14 +64,14 @@ class Pruner:
         kept = {unit: getattr(search.masks(model), unit) != 0 for unit in ("heads", "neurons")}
         for step in tuning.climb(student, teacher, batches):
             unit, price = ("heads", head) if step.part == "attention" else ("neurons", neuron)
-            with filters.clock(seconds, "measure"):
+            with costs.clock(seconds, "measure"):
                 found = self.knowledge(student, answers, batches)
                 above = step.layer + (step.part == "ffn")  # attention below is cut already
                 scores = [found["heads"][above:] / head, found["neurons"][step.layer :] / neuron]
                 stays = threshold(scores, (head, neuron), left)[step.part == "ffn"][0]
             kept[unit][step.layer] = stays
             left -= float(stays.sum()) * price
-            with filters.clock(seconds, "refit"):
+            with costs.clock(seconds, "refit"):
                 _cut(step, stays)
             del step  # its activations go before the next sublayer's come
         pruned = compact(student, search.masks(student, **kept)).eval()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, encoder, filters, hull, importance, search
+from lib import calibration, costs, encoder, filters, hull, importance, search
 from lib.errors import StudyError
 from lib.filters import Guide, Recovery, Sight
 from lib.importance import Batch
@@ -94,14 +94,14 @@ class Pruner:
         trace: dict[str, Any] = {}
         if self.labels:
             data = importance.collect(data, "labelled batches")
-            with filters.clock(seconds, "gradient"):
+            with costs.clock(seconds, "gradient"):
                 found["gradient"] = gradient(model, labelled(data, self.labels))
         batches = [] if self.needs == "nothing" else calibration.sentences(data)
         if self.ranks != "d2":
-            with filters.clock(seconds, "r2"):
+            with costs.clock(seconds, "r2"):
                 found["r2"], trace["iterations"] = self._r2(model)
         if self.ranks != "r2":
-            with filters.clock(seconds, "d2"):
+            with costs.clock(seconds, "d2"):
                 [found["d2"]] = calibration.activations(model, batches, STATISTICS[self.activation])
                 found["d2"] = found["d2"].sqrt() if self.activation == "rms" else found["d2"]
         return Sight(found, batches, seconds, trace)

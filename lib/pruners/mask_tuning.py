@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import encoder, filters, importance, search, tuning
+from lib import costs, encoder, filters, importance, search, tuning
 from lib.calibration import sentences
 from lib.compact import compact
 from lib.filters import Sight
@@ -58,20 +58,20 @@ class Pruner:
     def scores(self, model: nn.Module, data: Iterable[Batch]) -> Sight:
         """dL/dmask of each batch, by kind of unit; no budget has a part in it."""
         batches, seconds = importance.collect(data, "labelled batches"), {}
-        with filters.clock(seconds, "fisher"):
+        with costs.clock(seconds, "fisher"):
             found = gradients(model, batches)
         return Sight(found, sentences(batches), seconds)
 
     def cut(self, model: nn.Module, scores: Sight, budget: float) -> nn.Module:
         """Search, rearrange, shrink and tune."""
         seconds, steps = dict(scores.seconds), []
-        with filters.clock(seconds, "search"):
+        with costs.clock(seconds, "search"):
             found = self._search(model, scores, budget)
-        with filters.clock(seconds, "rearrange"):
+        with costs.clock(seconds, "rearrange"):
             kept = {unit: rearranged(scores.scores[unit], found[unit]) for unit in UNITS}
         pruned = compact(model, search.masks(model, **kept)).eval()
         if self.tune and budget < 1:
-            with filters.clock(seconds, "scale"):
+            with costs.clock(seconds, "scale"):
                 guide = self._search(model, scores, sqrt(budget))
                 teacher = compact(model, search.masks(model, **guide)).eval()
                 tuned = tuning.tune(pruned, teacher, scores.batches, heads=True)
