@@ -73,33 +73,19 @@ def prepare(spec: runs.Spec) -> Bench:
 def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     """Prune, fine-tune where the spec says so, evaluate, count."""
     seconds = {"teacher": bench.teacher.seconds}
-    tokenizer, label, tokens = bench.teacher.tokenizer, spec.label, macs_tokens(spec, bench)
+    tokenizer, tokens = bench.teacher.tokenizer, macs_tokens(spec, bench)
     pruned, zeroed = _prune(spec, bench, seconds)
     error, trace = products.error(bench.teacher.model, pruned), getattr(pruned, "trace", {})
-    after = spec.training["after"]
-    if after:
-        with costs.clock(seconds, "finetune"):
-            recipe = Recipe.of(after)
-            trained = finetune(
-                pruned,
-                tokenizer,
-                bench.train,
-                recipe,
-                spec.seed,
-                select=bench.select() if recipe.selections else None,
-                keep_zeros=zeroed,
-                label=label,
-                teacher=bench.teacher.model if recipe.distil else None,
-                checkpoint=_checkpoints(spec, bench) / "finetune.safetensors",
-            )
+    if spec.training["after"]:
+        trained = _finetune(spec, bench, pruned, zeroed, seconds)
         pruned, trace = trained.model, _tuned(trace, trained)
-        seconds["finetune"] += trained.before
     with costs.clock(seconds, "evaluate"):
         found = score(pruned, tokenizer, bench.dev, bench.task, PRECISION)
     kept = _fractions(pruned, bench.teacher.model, costs.params, tokens)
     if isinstance(pruned, TokenForSequenceClassification):
         with autocast(next(pruned.parameters()).device, PRECISION, frozen=True):
-            ran = measure(pruned, tokenizer, bench.dev, bench.task.max_tokens)
+            whole = encoder.shape(bench.teacher.model)
+            ran = measure(pruned, tokenizer, bench.dev, bench.task.max_tokens, whole)
         trace = trace | {"tokens": ran}
         # of what really ran on the reported texts, each of its own length: no shape tells
         kept["macs"] = round(ran["macs"]["pruned"] / ran["macs"]["dense"], 6)
@@ -126,11 +112,11 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
 
 def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn.Module, bool]:
     """The pruned model, and whether its method merely zeroes weights."""
-    model = bench.teacher.model
+    model, budget = _base(spec, bench, seconds)
     if spec.method == "dense":
         return dense(model), False
     options = {"tokens": macs_tokens(spec, bench)} if spec.unit == "macs" else {}
-    options |= {"unit": spec.unit, "seed": spec.seed} | spec.options
+    options |= {"unit": spec.unit, "seed": spec.seed} | spec.own
     pruner = pruners.get(spec.method, **options)
     if pruner.version != spec.version:
         raise StudyError(
@@ -141,10 +127,11 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
     precision = "float32" if pruner.needs == "nothing" else PRECISION
     with autocast(next(model.parameters()).device, precision):
         if getattr(pruner, "aided", False):
-            return _aided(pruner, spec, bench, seconds), not pruner.compact
+            made = _aided(pruner, spec, bench, model, budget, seconds)
+            return made, not pruner.compact
         if not hasattr(pruner, "scores"):
             with costs.clock(seconds, "prune"):
-                return pruner(model, _data(pruner, spec, bench), spec.budget), not pruner.compact
+                return pruner(model, _data(pruner, spec, bench), budget), not pruner.compact
         key = runs.digest([spec.method, spec.unit, spec.seed, spec.options, spec.training["sees"]])
         if key not in bench.scores:
             with costs.clock(seconds, "score"):
@@ -152,11 +139,64 @@ def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn
             bench.scores[key] = found, seconds["score"]
         found, seconds["score"] = bench.scores[key]  # spent once, but part of each run's price
         with costs.clock(seconds, "prune"):
-            return pruner.cut(model, found, spec.budget), not pruner.compact
+            return pruner.cut(model, found, budget), not pruner.compact
+
+
+def _base(
+    spec: runs.Spec, bench: Bench, seconds: dict[str, float]
+) -> tuple[nn.Module, int | float]:
+    """The model that a spec prunes, and how much of that very model it may keep."""
+    teacher = bench.teacher.model
+    if spec.base is None:
+        return teacher, spec.budget
+    with costs.clock(seconds, "base"):
+        model, zeroed = _prune(spec.base, bench, {})
+        if zeroed:
+            raise StudyError(
+                f"wanted a base that is smaller, but {spec.base.method} merely zeroes weights; "
+                "prune first by a method that removes them"
+            )
+        if spec.base.training["after"]:
+            model = _finetune(spec.base, bench, model, zeroed, {}).model
+    part = {"attention": "attention", "macs": "macs", "executed": "macs"}.get(spec.unit, "encoder")
+    left = _fractions(model, teacher, costs.params, bench.tokens)[part]
+    if spec.method != "dense" and spec.budget > left:
+        raise StudyError(
+            f"wanted {spec.budget:g} of {spec.unit}, but {spec.base.label} leaves {left:.3f} "
+            "before anything else is pruned; ask for less"
+        )
+    return model, spec.budget / left
+
+
+def _finetune(
+    spec: runs.Spec, bench: Bench, pruned: nn.Module, zeroed: bool, seconds: dict[str, float]
+) -> Trained:
+    """A pruned model trained as its spec says."""
+    recipe = Recipe.of(spec.training["after"])
+    with costs.clock(seconds, "finetune"):
+        trained = finetune(
+            pruned,
+            bench.teacher.tokenizer,
+            bench.train,
+            recipe,
+            spec.seed,
+            select=bench.select() if recipe.selections else None,
+            keep_zeros=zeroed,
+            label=spec.label,
+            teacher=bench.teacher.model if recipe.distil else None,
+            checkpoint=_checkpoints(spec, bench) / "finetune.safetensors",
+        )
+    seconds["finetune"] += trained.before
+    return trained
 
 
 def _aided(
-    pruner: pruners.Pruner, spec: runs.Spec, bench: Bench, seconds: dict[str, float]
+    pruner: pruners.Pruner,
+    spec: runs.Spec,
+    bench: Bench,
+    model: nn.Module,
+    budget: int | float,
+    seconds: dict[str, float],
 ) -> nn.Module:
     """The model of a method that trains for long: it may look at scores, and be killed."""
     before = []
@@ -167,7 +207,7 @@ def _aided(
         spent=before.append,
     )
     with costs.clock(seconds, "prune"):
-        pruned = pruner(bench.teacher.model, _data(pruner, spec, bench), spec.budget, aids=aids)
+        pruned = pruner(model, _data(pruner, spec, bench), budget, aids=aids)
     seconds["prune"] += sum(before)
     return pruned
 
@@ -186,6 +226,8 @@ def _checkpoints(spec: runs.Spec, bench: Bench) -> Path:
 def forget(spec: runs.Spec, bench: Bench) -> None:
     """Remove the checkpoints of a run that is on record."""
     shutil.rmtree(_checkpoints(spec, bench), ignore_errors=True)
+    if spec.base:
+        forget(spec.base, bench)
 
 
 def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dict]:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ MEASURED = ("score", "scores", "params", "encoder_params", "attention_params", "
 FRACTIONS = ("attention", "encoder", "model", "macs")
 EXAMPLES = ("metric", "n", "classes", "labels", "dense", "pruned")
 TIMINGS, PROBES = "timings", "probes"  # folders of a store beside those of encoders
+BASE = ("method", "version", "budget", "unit", "options", "sees", "after")  # what names a base
 SEAL = "sha256"  # last field of every record: a digest of the fields before it
 
 
@@ -34,6 +35,10 @@ class Spec:
     `training` is {"teacher": recipe, "sees": data or None, "after": recipe or None}, plain dicts:
     how the dense model was made, what training data the method itself reads ({"examples", "batch"}
     or {"steps", "batch"}), and the fine-tuning of what it leaves.
+
+    `options["base"]`, where given, names another spec of the same encoder, task, teacher and seed
+    by the fields of BASE: the model pruned is then what that one leaves, and not the teacher. The
+    budget stays a share of the teacher.
     """
 
     encoder: str
@@ -60,6 +65,12 @@ class Spec:
         object.__setattr__(self, "budget", float(budget))
         object.__setattr__(self, "options", _canonical(self.options))
         object.__setattr__(self, "training", _canonical(self.training))
+        base = self.options.get("base")
+        if base is not None and set(base) != set(BASE):
+            raise StudyError(
+                f"wanted a base with {', '.join(BASE)}; got {', '.join(sorted(base))}: "
+                "take `as_base()` of its spec"
+            )
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -69,17 +80,38 @@ class Spec:
         """16 hex digits of the sha256 of the canonical JSON of all fields."""
         return digest({f.name: getattr(self, f.name) for f in fields(self)})
 
+    @cached_property
+    def base(self) -> "Spec | None":
+        """The spec whose model this one prunes further; None where that is the teacher."""
+        found = self.options.get("base")
+        if found is None:
+            return None
+        given = {name: found[name] for name in BASE if name not in self.training}
+        training = self.training | {name: found[name] for name in BASE if name in self.training}
+        return replace(self, **given, training=training)
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """The options of the method itself: all but the base."""
+        return {name: value for name, value in self.options.items() if name != "base"}
+
+    def as_base(self) -> dict[str, Any]:
+        """What another spec's `options["base"]` says where that spec prunes this one's model."""
+        given = {name: getattr(self, name) for name in BASE if name not in self.training}
+        return given | {name: self.training[name] for name in BASE if name in self.training}
+
     @property
     def label(self) -> str:
         """A short text for people: progress bars, errors, lists."""
-        options = " ".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+        options = " ".join(f"{name}={value}" for name, value in sorted(self.own.items()))
+        first = f"{self.base.method} {self.base.budget:g} + " if self.base else ""
         after = self.training["after"]
         tuned = ""
         if after:
             name = "epochs" if after.get("epochs") else "steps"
             tuned = f" +{after[name]} {name}"
         return (
-            f"{self.encoder} {self.task} {self.method}{f' [{options}]' if options else ''} "
+            f"{self.encoder} {self.task} {first}{self.method}{f' [{options}]' if options else ''} "
             f"{self.budget:g} of {self.unit}, seed {self.seed}{tuned}"
         )
 

@@ -122,6 +122,63 @@ def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):
     assert store.get(dropping) == run
 
 
+def test_a_model_is_pruned_on_top_of_another(spec, store):
+    first = replace(
+        spec,
+        method="kcm",
+        unit="macs",
+        budget=0.7,
+        training=spec.training | {"sees": {"examples": 32, "batch": 16}},
+    )
+    sees = {"steps": 6, "batch": 16}
+    training = spec.training | {"sees": sees}
+    tokens = replace(spec, method="power-bert", unit="executed", budget=0.35, training=training)
+    both = replace(tokens, options={"base": first.as_base()})
+    assert both.base == first
+    assert both.label.startswith(f"{spec.encoder} {spec.task} kcm 0.7 + power-bert 0.35")
+    alone, run, after = execute.obtain([first, both, replace(both, seed=1)], store)
+    assert run.shape == alone.shape  # tokens leave the shape as the base left it
+    assert run.kept["encoder"] == alone.kept["encoder"] < 1
+    ran = run.trace["tokens"]["macs"]
+    assert run.kept["macs"] == pytest.approx(ran["pruned"] / ran["dense"], abs=1e-6)
+    assert 0.2 < run.kept["macs"] < 0.5  # of the teacher, not of the base
+    assert ran["dense"] == execute.obtain([tokens], store)[0].trace["tokens"]["macs"]["dense"]
+    assert run.seconds["base"] > 0
+    assert after.spec.base == replace(first, seed=1)
+    assert store.get(both) == run
+
+
+def test_a_base_that_is_fine_tuned_is_fine_tuned_first(spec, store):
+    after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
+    tuned = replace(spec, training=spec.training | {"after": after})
+    kept = {"method": "dense", "budget": 1.0, "training": spec.training | {"sees": None}}
+    one, two = (replace(spec, options={"base": s.as_base()}, **kept) for s in (spec, tuned))
+    runs = execute.obtain([spec, tuned, one, two], store)
+    for base, same in zip(runs[:2], runs[2:], strict=True):
+        assert same.per_example == base.per_example
+        assert same.shape == base.shape
+    assert runs[0].per_example["pruned"] != runs[1].per_example["pruned"]
+
+
+@pytest.mark.parametrize(
+    ("change", "budget", "wanted"),
+    [
+        ({}, 0.9, r"wanted 0\.9 of attention, but .* leaves 0\.5"),
+        ({"method": "unstructured"}, 0.2, "merely zeroes weights"),
+    ],
+)
+def test_a_base_that_cannot_bear_another_method_is_refused(spec, store, change, budget, wanted):
+    first = replace(spec, **{"budget": 0.5, "options": {}} | change)
+    both = replace(spec, method="magnitude", budget=budget, options={"base": first.as_base()})
+    with pytest.raises(StudyError, match=wanted):
+        execute.obtain([both], store)
+
+
+def test_a_base_is_named_whole(spec):
+    with pytest.raises(StudyError, match="wanted a base with method, version"):
+        replace(spec, options={"base": {"method": "kcm"}})
+
+
 def test_fine_tuning_after_keeps_the_shape_and_moves_the_weights(spec, store):
     after = {"steps": 5, "batch": 16, "lr": 1e-3, "precision": "float32"}
     tuned = replace(spec, training=spec.training | {"after": after})

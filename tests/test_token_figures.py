@@ -19,6 +19,7 @@ DRAWN = {
     "times": lambda it: figures.times(it.runs, it.timings, it.findings),
     "by_length": lambda it: figures.by_length(it.runs),
     "survivors": lambda it: figures.survivors(it.runs),
+    "stacked": lambda it: figures.stacked(it.runs),
 }
 
 

@@ -77,10 +77,23 @@ def test_a_fork_asks_for_its_own_pair_and_budgets():
 def test_every_spec_can_be_asked_of_its_method(name):
     for s in study.specs("tokens", name):
         if s.method != "dense":
-            pruner = pruners.get(s.method, unit=s.unit, seed=s.seed, **s.options)
+            pruner = pruners.get(s.method, unit=s.unit, seed=s.seed, **s.own)
             assert pruner.version == s.version
+        if s.unit == "executed":
             assert pruner.needs == "training"
             assert set(s.training["sees"]) == {"steps", "batch"}
+
+
+def test_both_roads_lead_to_the_same_work():
+    specs = study.groups("tokens", "published")["stacked"]
+    for arm in ("power-bert", "ltp"):
+        both, alone = fits(specs, arm=f"kcm+{arm}"), fits(specs, arm=arm)
+        assert [s.seed for s in both] == [s.seed for s in alone] == [0, 1, 2]
+        assert {s.budget for s in both} == {s.budget for s in alone} == {0.3}
+        assert [s.training for s in both] == [s.training for s in alone]
+        assert {s.base for s in both} == set(fits(specs, arm="kcm"))
+    kcm = study.specs("kcm", "published")
+    assert set(fits(specs, arm="kcm")) <= set(kcm)  # one record serves both chapters
 
 
 def test_dense_records_are_shared_with_the_other_chapters():

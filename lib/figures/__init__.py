@@ -19,6 +19,7 @@ from lib.figures.rivals import baselines, others, rivals
 from lib.figures.sampling import products, samplers
 from lib.figures.slides import density, hypotheses, nearest
 from lib.figures.speed import full_model, masks_alone, speed, unstructured
+from lib.figures.stacking import stacked
 from lib.figures.tokens import by_length, controls, frontier, padding, survivors, times
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "samplers",
     "save",
     "speed",
+    "stacked",
     "survivors",
     "times",
     "unstructured",

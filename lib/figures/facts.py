@@ -233,8 +233,24 @@ def tokens(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) 
     return facts
 
 
+def stacked(found: Sequence[Run]) -> dict[str, str]:
+    """Of the two roads to the same work: where they lead, and the mean scores at their ends."""
+    ends = [run for run in found if run.spec.base]
+    budget = ends[0].spec.budget if ends else None
+    facts = {
+        "both-budget": f"{budget:g}" if ends else UNTESTED,
+        "first-budget": f"{ends[0].spec.base.budget:g}" if ends else UNTESTED,
+    }
+    for arm in ("power-bert", "kcm+power-bert", "ltp", "kcm+ltp"):
+        own = [run for run in found if study.arm_of(run.spec) == arm and run.spec.budget == budget]
+        mean = sum(run.pruned["score"] for run in own) / len(own) if own else None
+        facts[f"road-{arm.replace('+', '-')}"] = f"{mean:.4f}" if own else UNTESTED
+    return facts
+
+
 def _budgets(lead: Sequence[Run]) -> Iterable[tuple[str, str]]:
-    budgets = sorted({run.spec.budget for run in lead if run.spec.unit == "executed"})
+    lead = [run for run in lead if run.spec.unit == "executed"]
+    budgets = sorted({run.spec.budget for run in lead})
     yield "least-budget", f"{budgets[0]:g}" if budgets else UNTESTED
-    steps = {run.spec.training["sees"]["steps"] for run in lead if run.spec.training["sees"]}
+    steps = {run.spec.training["sees"]["steps"] for run in lead}
     yield "token-steps", str(min(steps)) if steps else UNTESTED

@@ -158,7 +158,7 @@ def remark(axes: Axes, words: str) -> None:
 
 def name(arm: str) -> str:
     """What people call an arm of the study; an unknown one keeps its own name."""
-    return frames.ARM_WORDS.get(arm, arm)
+    return " + ".join(frames.ARM_WORDS.get(part, part) for part in arm.split("+"))
 
 
 def look(arm: str) -> dict[str, str]:

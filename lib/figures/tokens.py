@@ -24,7 +24,7 @@ LINE, SHOWN = 80, 4  # characters of a sentence that fit a line, and methods tha
 def ran(found: Iterable[Run]) -> pd.DataFrame:
     """One row a run that dropped tokens: its score, and MACs of a text padded, alone and pruned."""
     rows = []
-    for run in (run for run in found if "tokens" in run.trace):
+    for run in (run for run in found if "tokens" in run.trace and not run.spec.base):
         counted, spec = run.trace["tokens"]["macs"], run.spec
         to = study.padded(spec.task, 512 if spec.task == "imdb" else 128)
         padded = sum(macs(run.shape, to).values())
@@ -259,7 +259,7 @@ def by_length(found: Iterable[Run]) -> Drawn:
             "kept": here["macs"]["pruned"] / here["macs"]["dense"],
         }
         for run in found
-        if "tokens" in run.trace and run.spec.seed == 0
+        if "tokens" in run.trace and run.spec.seed == 0 and not run.spec.base
         for bucket, here in run.trace["tokens"]["by_length"].items()
     ]
     names = ["encoder", "task", "arm", "budget", "length", "texts", "kept"]

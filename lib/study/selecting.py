@@ -25,9 +25,10 @@ def check_select(select: Any, where: str) -> None:
     for name in select:
         if name not in (*FIELDS, *_DERIVED) and not str(name).startswith(("options.", "sees.")):
             raise StudyError(f"{where}: {unknown('key of a selection', name, _KEYS)}")
-    for arm in several(select.get("arm", ())):
-        if arm not in ARMS:
-            raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")
+    for several_arms in several(select.get("arm", ())):
+        for arm in several_arms.split("+"):
+            if arm not in ARMS:
+                raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")
 
 
 _DERIVED = ("arm", "after", "sees")
@@ -57,9 +58,10 @@ def several(wanted: Any) -> tuple:
 
 @cache
 def arm_of(s: Spec) -> str:
-    """The arm of a spec, or "" for another reading of its method."""
-    same = (arm for arm, (method, own) in ARMS.items() if (method, own) == (s.method, s.options))
-    return next(same, "")
+    """The arm of a spec, or "" for another reading of its method; behind its base's and a plus."""
+    same = (arm for arm, (method, own) in ARMS.items() if (method, own) == (s.method, s.own))
+    arm = next(same, "")
+    return f"{arm_of(s.base)}+{arm}" if s.base and arm else arm
 
 
 def after_of(s: Spec) -> str:
@@ -71,4 +73,5 @@ def after_of(s: Spec) -> str:
 @cache
 def sees_of(s: Spec) -> str:
     """Does it read the training data that its arm reads by default? own or other."""
-    return "own" if s.training["sees"] in own_sees(arm_of(s)) else "other"
+    last = arm_of(s).rpartition("+")[2]
+    return "own" if s.training["sees"] in own_sees(last) else "other"

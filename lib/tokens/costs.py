@@ -87,12 +87,15 @@ def _executed(
     return executed_macs(shape, ran, texts if skims else None)
 
 
-def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict[str, Any]:
+def measure(
+    model: nn.Module, tokenizer, data: Dataset, max_tokens: int, whole: Shape | None = None
+) -> dict[str, Any]:
     """What of `data` really ran, for a record: mean MACs a text, tokens by layer, some sentences.
 
     `macs`: padded to `max_tokens`, batch (padded to the longest of 32 texts as they come), dense
     (not padded), pruned (texts one at a time), pruned_batch (32 of like length, padded to whoever
-    has most left in each layer), claimed (what is left, even if the model only masks it). `mean`
+    has most left in each layer), claimed (what is left, even if the model only masks it). The first
+    three are those of the shape `whole`, where another than the model's own was pruned. `mean`
     and `by_length`: tokens in the attention and the feed-forward part of every layer; `batched`: of
     batches of 32 of like length, padded. `histogram`: texts by length, up to each of BUCKETS.
     `sentences`: tokens, and in how many layers each lives.
@@ -100,6 +103,7 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
     tokens = batches.tokenize(data, tokenizer, max_tokens)
     texts = np.asarray(tokens["length"])
     shape, rule = encoder.shape(model), model.config.tokens
+    whole = whole or shape
     lengths = np.zeros((len(texts), 2 * len(shape.layers)), dtype=np.int64)
     shown = {int(row): {} for row in np.linspace(0, len(texts) - 1, EXCERPTS).astype(int)}
     for batch, rows in batches.evaluation(tokens, tokenizer):
@@ -112,9 +116,9 @@ def measure(model: nn.Module, tokenizer, data: Dataset, max_tokens: int) -> dict
                 shown[row] = {"tokens": tokenizer.convert_ids_to_tokens(ids), "layers": depth}
     skims, order = rule["rule"] == "skim", np.argsort(-texts, kind="stable")
     macs = {
-        "padded": dense_macs(shape, np.full(1, max_tokens)),
-        "batch": dense_macs(shape, _longest(texts)),
-        "dense": dense_macs(shape, texts),
+        "padded": dense_macs(whole, np.full(1, max_tokens)),
+        "batch": dense_macs(whole, _longest(texts)),
+        "dense": dense_macs(whole, texts),
         "pruned": _executed(shape, lengths, texts, skims, _drops(model)),
         "pruned_batch": _executed(
             shape, _longest(lengths[order]), _longest(texts[order]), skims, _drops(model)

@@ -80,8 +80,9 @@ def spec(
     pair: Pair | None = None,
     after: Mapping[str, Any] | None = None,
     sees: Mapping[str, Any] | None = None,
+    base: Spec | None = None,
 ) -> Spec:
-    """One cell of a study: an arm, with `options` and `sees` put over its own."""
+    """One cell of a study: an arm, with `options` and `sees` put over its own, on top of `base`."""
     if arm not in ARMS:
         raise unknown("arm", arm, ARMS)
     method, own = ARMS[arm]
@@ -89,7 +90,7 @@ def spec(
     teacher = teacher_recipe(encoder, task)
     training = {"teacher": teacher, "sees": _sees(p, arm, sees), "after": after}
     version = VERSIONS[method]
-    given = own | dict(options or {})
+    given = own | dict(options or {}) | ({"base": base.as_base()} if base else {})
     return Spec(encoder, task, method, version, budget, unit, seed, given, training)
 
 

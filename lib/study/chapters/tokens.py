@@ -12,6 +12,8 @@ from lib.study.profiles import Pair, Profile
 
 SMALL = "minilm-l6"  # the published study's encoder of this chapter
 LONG = {"steps": 250, "batch": 8}  # 2,000 reviews of up to 512 tokens
+FIRST, BOTH = 0.6, 0.3  # work that filters leave, and that tokens leave of it after them
+STACKED = ("power-bert", "ltp")
 PADDED = {"sst2": 64, "cola": 64, "mr": 64}  # tokens that papers pad to; 128 elsewhere
 PRECISION, TIMED = "float32", 0.5  # of timings: of models that keep no more than this
 
@@ -92,10 +94,23 @@ def large(p: Profile) -> Iterator[Spec]:
         yield from _cells(p, pair, ("power-bert", "ltp"), p.executed[-1:], p.seeds[:1])
 
 
+def stacked(p: Profile) -> Iterator[Spec]:
+    """Two roads to the same work: tokens alone, or filters first and then tokens."""
+    if _wide(p):
+        pair = lead(p)
+        for seed in p.seeds:
+            first = spec(p, "kcm", FIRST, unit="macs", seed=seed, pair=pair)
+            yield first
+            for arm in STACKED:
+                yield from _cells(p, pair, (arm,), (BOTH,), (seed,))
+                yield spec(p, arm, BOTH, unit="executed", seed=seed, pair=pair, base=first)
+
+
 GROUPS: dict[str, Group] = {
     "teachers": teachers,
     "frontier": frontier,
     "own": own,
+    "stacked": stacked,
     "cola": cola,
     "mrpc": mrpc,
     "imdb": imdb,
