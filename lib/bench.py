@@ -74,7 +74,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     """Prune, fine-tune where the spec says so, evaluate, count."""
     seconds = {"teacher": bench.teacher.seconds}
     tokenizer, tokens = bench.teacher.tokenizer, macs_tokens(spec, bench)
-    pruned, zeroed = _prune(spec, bench, seconds)
+    pruned, zeroed = prune(spec, bench, seconds)
     error, trace = products.error(bench.teacher.model, pruned), getattr(pruned, "trace", {})
     if spec.training["after"]:
         trained = _finetune(spec, bench, pruned, zeroed, seconds)
@@ -110,7 +110,7 @@ def perform(spec: runs.Spec, bench: Bench) -> runs.Run:
     )
 
 
-def _prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn.Module, bool]:
+def prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn.Module, bool]:
     """The pruned model, and whether its method merely zeroes weights."""
     model, budget = _base(spec, bench, seconds)
     if spec.method == "dense":
@@ -150,7 +150,7 @@ def _base(
     if spec.base is None:
         return teacher, spec.budget
     with costs.clock(seconds, "base"):
-        model, zeroed = _prune(spec.base, bench, {})
+        model, zeroed = prune(spec.base, bench, {})
         if zeroed:
             raise StudyError(
                 f"wanted a base that is smaller, but {spec.base.method} merely zeroes weights; "

@@ -4,6 +4,7 @@ One MAC is two FLOPs. Biases, norms, activations and the softmax are not counted
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedConfig
 
@@ -18,7 +20,7 @@ from lib import compact, encoder
 from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError, unknown
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.qint8}
 # torch counts attention on a GPU and in its unfused form; its fused CPU kernel it counts as 0
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
@@ -106,23 +108,48 @@ def count_macs(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
     return sum(sum(counts.get(name, {}).values()) for name in names) // 2
 
 
+def formats(device: torch.device) -> list[str]:
+    """The number formats that a model can be cast to there: int8 runs on a CPU only."""
+    return [name for name in PRECISIONS if name != "int8" or device.type == "cpu"]
+
+
+def cast(model: nn.Module, precision: str) -> nn.Module:
+    """A copy of `model` in another number format, in evaluation mode.
+
+    int8 is PyTorch's dynamic quantisation: the weights of linear maps channel by channel, what
+    enters them batch by batch, all else in float32. It takes seconds and no data. Raises a
+    StudyError for an unknown format, and for int8 elsewhere than on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    device = next(model.parameters()).device
+    if precision not in formats(device):
+        raise StudyError(f"{precision} runs on a CPU only, the model is on {device.type}; move it")
+    if precision != "int8":
+        return deepcopy(model).to(PRECISIONS[precision]).eval()
+    model = deepcopy(model).float().eval()
+    full = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.weight.numel()}
+    with warnings.catch_warnings():  # torch means to move it to another package one day
+        warnings.simplefilter("ignore")
+        spec = dict.fromkeys(full, per_channel_dynamic_qconfig)
+        return quantize_dynamic(model, spec, dtype=torch.qint8, inplace=True)
+
+
 def latency(
     models: Mapping[str, nn.Module],
     batches: Sequence[Mapping[str, Tensor]] | Mapping[str, Sequence[Mapping[str, Tensor]]],
     rounds: int,
-    precision: str = "float32",
+    precision: str | None = "float32",
     warmup: int = 2,
 ) -> dict[str, list[float]]:
     """Seconds that each model takes for a pass over its batches, one number a round.
 
     The models take turns within a round (A B A B), so that a slow moment of the machine strikes
-    them alike; `warmup` rounds before are dropped. Weights are cast to `precision` once, in a
-    copy. Batches come ready made, padded as the caller means to compare (to the longest text
-    there can be, or to each batch's longest): a mapping gives each model its own. Raises a
-    StudyError for no rounds, no batches or an unknown precision.
+    them alike; `warmup` rounds before are dropped. Models are `cast` to `precision` once, in a
+    copy; None takes them as they are. Batches come ready made, padded as the caller means to
+    compare (to the longest text there can be, or to each batch's longest): a mapping gives each
+    model its own. Raises a StudyError for no rounds, no batches or an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     own = batches if isinstance(batches, Mapping) else dict.fromkeys(models, batches)
     if rounds < 1 or set(own) != set(models) or not all(map(len, own.values())):
         raise StudyError(
@@ -131,8 +158,8 @@ def latency(
         )
     ready = {}
     for name, model in models.items():
-        model = deepcopy(model).to(PRECISIONS[precision]).eval()
         device = next(model.parameters()).device
+        model = cast(model, precision) if precision else model.eval()
         inputs = [{k: v.to(device) for k, v in b.items() if k != "labels"} for b in own[name]]
         ready[name] = model, inputs, device
 

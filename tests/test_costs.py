@@ -159,6 +159,34 @@ def test_latency_refuses_in_one_line(bert, batch, change):
     assert "\n" not in str(caught.value)
 
 
+def test_latency_takes_models_as_they_were_cast(batch):
+    calls = []
+    half = Recorder("a", calls)
+    half.weight.data = half.weight.data.half()
+    costs.latency({"a": half}, [batch], rounds=1, precision=None, warmup=0)
+    assert calls[0][2] == torch.float16
+
+
+@pytest.mark.parametrize("smaller", [dense, ragged, coarse])
+def test_int8_says_what_float32_says(model, batch, smaller):
+    small = smaller(model)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    eight = costs.cast(small, "int8")
+    with torch.no_grad():
+        full, found = small.eval()(**batch).logits, eight(**batch).logits
+    assert 0 < (found - full).abs().max() < 0.05 * full.abs().max()
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    linear = [m for m in eight.modules() if type(m) is torch.nn.Linear and m.weight.numel()]
+    assert not linear  # every one multiplies in int8
+
+
+def test_int8_is_refused_where_it_does_not_run(bert):
+    assert costs.formats(torch.device("cpu")) == ["float32", "bfloat16", "int8"]
+    assert costs.formats(torch.device("cuda")) == ["float32", "bfloat16"]
+    with pytest.raises(StudyError, match="int8 runs on a CPU only, the model is on meta"):
+        costs.cast(bert.to("meta"), "int8")
+
+
 @pytest.mark.parametrize("smaller", [ragged, coarse])
 def test_a_random_twin_has_the_shape_and_the_macs(model, batch, smaller):
     small = smaller(model)

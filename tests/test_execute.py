@@ -1,12 +1,15 @@
 """Does a spec become a run: teacher, pruner, fine-tuning, measurement - and only once?"""
 
+import json
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 
 from lib import assets, bench, execute, runs, study, teachers
 from lib.errors import StudyError
+from lib.probes import formats
 
 WORDS = {"good": range(5, 25), "bad": range(25, 45)}
 
@@ -146,6 +149,28 @@ def test_a_model_is_pruned_on_top_of_another(spec, store):
     assert run.seconds["base"] > 0
     assert after.spec.base == replace(first, seed=1)
     assert store.get(both) == run
+
+
+def test_formats_are_scored_and_timed_as_they_are(spec, monkeypatch):
+    """The probe that puts number formats beside pruning."""
+    monkeypatch.setattr(formats, "SHOWN", 2)
+    place = {"encoder": spec.encoder, "task": spec.task, "seed": 0, "teacher": TEACH}
+    first = replace(spec, method="kcm", unit="macs", budget=0.7)
+    first = replace(first, training=spec.training | {"sees": {"examples": 32, "batch": 16}})
+    found = formats.answer(**place, pruned=first.as_base(), rounds=2)
+    json.dumps(found, allow_nan=False)
+    cells = {(cell["model"], cell["format"]): cell for cell in found["cells"]}
+    assert list(cells) == list(product(("dense", "pruned"), ("float32", "bfloat16", "int8")))
+    assert 0.5 < found["kept"] <= 0.7
+    whole = cells["dense", "float32"]
+    assert whole["score"] > 0.9
+    assert (whole["drop"], whole["speed"]) == ([0, 0, 0], [1, 1, 1])
+    for cell in cells.values():
+        lost, low, high = cell["drop"]
+        assert lost == pytest.approx(whole["score"] - cell["score"], abs=1e-5)
+        assert low <= lost <= high
+        slow, middle, fast = sorted(cell["speed"])
+        assert [middle, slow, fast] == cell["speed"]
 
 
 def test_a_base_that_is_fine_tuned_is_fine_tuned_first(spec, store):

@@ -28,6 +28,7 @@ DRAWN = {
     "work": lambda it: figures.work(it.runs, (16, 64, 256, 1024), it.findings),
     "length": lambda it: figures.length(it.runs, it.timings, it.findings),
     "precision": lambda it: figures.precision(it.here, it.timings),
+    "formats": lambda it: figures.formats(it.probes),
     "masks_alone": lambda it: figures.masks_alone(it.runs, it.timings, it.findings),
     "density": lambda it: figures.density(it.here, it.findings, "coreset.density", ["none"]),
     "fine_tuned": lambda it: figures.density(
@@ -79,6 +80,8 @@ class Given:
             if claim.chapter in chapters
             for finding in claims.judge(claim, p, specs[claim.chapter], by_spec, timings, {})
         ]
+        asked = [q for chapter in chapters for q in study.questions(chapter, p)] if runs else []
+        self.probes = [made.probe(question) for question in asked]
         pair = (p.encoder, p.task)
         self.here = [run for run in runs if (run.spec.encoder, run.spec.task) == pair]
         self.there = [run for run in runs if (run.spec.encoder, run.spec.task) != pair]
@@ -133,7 +136,7 @@ def test_axes_say_what_they_measure(drawn, name):
     figure, _ = drawn[name]
     assert any(axes.get_xlabel() for axes in figure.axes) or figure.get_supxlabel()
     scored = name not in ("parameters", "hypotheses", "rivals", "baselines", "masks_alone")
-    if scored and name != "precision":
+    if scored and name not in ("precision", "formats"):
         assert figure.axes[0].get_ylabel()
 
 
@@ -341,6 +344,11 @@ def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, nothin
     assert set(facts.anatomy(whole.here, whole.timings, whole.findings)) == set(
         facts.anatomy([], [], nothing.findings)
     )
+    encoder = whole.profile.encoder
+    given, missing = (facts.formats(probes, encoder) for probes in (whole.probes, []))
+    assert given["dense-int8-speed"] == "3.7"
+    assert set(given) == set(missing)
+    assert set(missing.values()) == {"untested"}
     assert all(isinstance(text, str) and text for text in full.values())
     assert bare["ours-0.5"] == bare["nearest"] == bare["dense"] == "untested"
     assert full["talk-above"] == "6"

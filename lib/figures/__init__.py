@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import kcm
-from lib.figures.anatomy import length, parameters, precision, work
+from lib.figures.anatomy import formats, length, parameters, precision, work
 from lib.figures.ledger import verdicts
 from lib.figures.rivals import baselines, others, rivals
 from lib.figures.sampling import products, samplers
@@ -27,6 +27,7 @@ __all__ = [
     "by_length",
     "controls",
     "density",
+    "formats",
     "frontier",
     "full_model",
     "hypotheses",

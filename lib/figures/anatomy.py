@@ -1,14 +1,16 @@
 """Where do parameters, MACs and milliseconds sit in an encoder?"""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 
 from lib.claims import Finding
 from lib.figures import frames, style
-from lib.figures.style import GREY, INK, TALK, Drawn
-from lib.runs import Run, Timing, shape_key
+from lib.figures.style import FAINT, GREY, INK, TALK, Drawn
+from lib.runs import Probe, Run, Timing, shape_key
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 
@@ -168,7 +170,7 @@ def precision(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
     ).sort_values(["unit", "macs"], ascending=[True, False])
     rows = list(dict.fromkeys(own["what"]))
     figure, (ax,) = style.canvas(height=1.2 + 0.36 * len(rows))
-    colours = {"float32": "#0072b2", "bfloat16": "#e69f00"}
+    colours = {name: FORMATS[name] for name in ("float32", "bfloat16")}
     for number, (kind, colour) in enumerate(colours.items()):
         at = own[own["precision"] == kind]
         y = [rows.index(what) + 0.19 * (2 * number - 1) for what in at["what"]]
@@ -184,6 +186,67 @@ def precision(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
     style.key(figure, colours)
     columns = ["encoder", "what", "precision", "macs", "speedup", "low", "high", "rounds"]
     return figure, own[[*columns, "machine"]]
+
+
+def formats(probes: Iterable[Probe]) -> Drawn:
+    """Speed and score of the dense and of a pruned model in each number format, by encoder.
+
+    Speed is against the dense model in float32, all taking turns; bars hold the middle half of the
+    rounds. Scores have the 95% interval of their difference from that model's.
+    """
+    rows = [
+        {
+            "encoder": probe.question.parameters["encoder"],
+            "task": probe.question.parameters["task"],
+            "metric": probe.values["metric"],
+            "what": "dense" if cell["model"] == "dense" else probe.values["label"],
+            "macs": 1.0 if cell["model"] == "dense" else probe.values["kept"],
+            "format": cell["format"],
+            "score": cell["score"],
+            **dict(zip(("drop", "drop_low", "drop_high"), cell["drop"], strict=True)),
+            **dict(zip(("speed", "speed_low", "speed_high"), cell["speed"], strict=True)),
+            "seconds": cell["seconds"],
+        }
+        for probe in probes
+        if probe.question.name == "formats"
+        for cell in probe.values["cells"]
+    ]
+    columns = ["encoder", "task", "metric", "what", "macs", "format", "score", "drop", "drop_low"]
+    columns += ["drop_high", "speed", "speed_low", "speed_high", "seconds"]
+    table = pd.DataFrame(rows, columns=columns)
+    if table.empty:
+        return style.untested("number formats on a trained model", table)
+    words = [_format(row) for row in table.itertuples()]
+    figure, (left, right) = style.canvas(1, 2, height=1.3 + 0.3 * len(table), sharey=True)
+    for y, row in enumerate(table.itertuples()):
+        colour = FORMATS[row.format]
+        bars = [[row.speed - row.speed_low], [row.speed_high - row.speed]]
+        left.barh(y, row.speed, height=0.7, color=colour, xerr=bars, error_kw={"lw": 1})
+        style.note(left, f"{row.speed:.2f}x", (row.speed_high, y), (4, 0), va="center")
+        sides = [[row.drop_high - row.drop], [row.drop - row.drop_low]]
+        marker = "o" if row.macs == 1 else "s"
+        right.errorbar(row.score, y, xerr=np.clip(sides, 0, None), color=colour, marker=marker)
+    starts = [y for y, row in enumerate(table.itertuples()) if row.macs == 1 and row.drop == 0]
+    for start in starts:
+        size = sum(table["encoder"] == table["encoder"][start])
+        right.vlines(table["score"][start], start - 0.5, start + size - 0.5, color=INK, lw=1)
+    style.rows(left, words)
+    left.axvline(1, color=INK, lw=1)
+    left.set_xlim(0, table["speed_high"].max() * 1.2)
+    left.set_xlabel("times as fast")
+    right.tick_params(axis="y", length=0)
+    right.grid(axis="y", color=FAINT, lw=0.8)
+    right.set_xlabel(style.metric(table))
+    style.key(figure, {name: FORMATS[name] for name in FORMATS if name in set(table["format"])})
+    return figure, table
+
+
+FORMATS = {"float32": "#0072b2", "bfloat16": "#e69f00", "int8": "#00805e"}
+
+
+def _format(row: Any) -> str:
+    left = "dense" if row.macs == 1 else f"pruned to {row.macs:.2g}"
+    return f"{row.encoder} {left}, {row.format}"
 
 
 def _what(run: Run) -> str:

@@ -6,6 +6,7 @@ A number that no record gives is the word "untested".
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from lib import study
 from lib.claims import Finding, Verdict
 from lib.claims.quantities import macs
 from lib.figures import frames
-from lib.runs import Run, Timing
+from lib.runs import Probe, Run, Timing
 
 UNTESTED = "untested"
 
@@ -87,6 +88,23 @@ _ANATOMY = (
     *("compact-speed", "full-speed", "bfloat16"),
     *(f"{part}-macs-{n}" for part in ("feed-forward", "quadratic") for n in (32, 128, 512)),
 )
+
+
+def formats(probes: Iterable[Probe], encoder: str) -> dict[str, str]:
+    """What number formats buy and cost, of the dense model and of a pruned one of `encoder`."""
+    cells = {
+        (cell["model"], cell["format"]): cell
+        for probe in probes
+        if probe.question.name == "formats" and probe.question.parameters["encoder"] == encoder
+        for cell in probe.values["cells"]
+    }
+    facts = {}
+    for model, each in product(("dense", "pruned"), ("float32", "bfloat16", "int8")):
+        cell = cells.get((model, each))
+        speed = f"{cell['speed'][0]:.1f}" if cell else UNTESTED
+        drop = "{:+.3f} [{:.3f}, {:.3f}]".format(*cell["drop"]) if cell else UNTESTED
+        facts |= {f"{model}-{each}-speed": speed, f"{model}-{each}-drop": drop}
+    return facts
 
 
 def _length_of(dense: Run, share: float) -> float:

@@ -9,7 +9,7 @@ from lib.figures import style
 from lib.figures.style import INK, Drawn
 from lib.runs import Run
 
-ALONE, BOTH = "#d55e00", "#0072b2"  # roads
+ROADS = {"tokens alone": ("#d55e00", "o"), "KCM, then tokens": ("#0072b2", "s")}
 
 
 def stacked(found: Iterable[Run]) -> Drawn:
@@ -27,23 +27,20 @@ def stacked(found: Iterable[Run]) -> Drawn:
         own = table[table["method"] == method]
         ax.axhline(own["dense"].iloc[0], color=INK, lw=1)
         for road, line in own.groupby("road", sort=False):
-            colour, marker = (BOTH, "s") if "+" in road else (ALONE, "o")
+            colour, marker = ROADS["KCM, then tokens" if "+" in road else "tokens alone"]
             line = line.sort_values("kept", ascending=False)
+            first = line.iloc[0]
+            start = ([1, first["kept"]], [first["dense"], first["score"]])
+            ax.plot(*start, color=colour, ls=":", marker="")
             bars = style.sides(line, "score", "low", "high")
             ax.errorbar(line["kept"], line["score"], yerr=bars, color=colour, marker=marker)
-            words = style.name(road) if "+" in road else f"{style.name(road)} alone"
-            end, by = line.iloc[-1], (0, 8 if line["score"].iloc[-1] == _best(own) else -16)
-            style.note(ax, words, (end["kept"], end["score"]), by, color=colour, ha="center")
-        ax.set_xlim(1.05, 0)
+        ax.set_xlim(1.05, own["kept"].min() - 0.1)
         ax.set_xlabel("MACs executed, of dense without padding")
-        ax.set_title(f"{own['encoder'].iloc[0]}, {own['task'].iloc[0]} (line: dense)", fontsize=10)
+        encoder, task = own[["encoder", "task"]].iloc[0]
+        ax.set_title(f"{style.name(method)}: {encoder}, {task} (line: dense)", fontsize=10)
     axes[0].set_ylabel(style.metric(table))
+    style.markers(figure, ROADS)
     return figure, table
-
-
-def _best(own: pd.DataFrame) -> float:
-    """The score of the road that ends higher."""
-    return own.sort_values("kept").groupby("road")["score"].first().max()
 
 
 def _roads(found: list[Run]) -> pd.DataFrame:
