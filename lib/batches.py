@@ -83,6 +83,27 @@ def sample(data: Dataset, n: int, generator: torch.Generator) -> Dataset:
     return data.select(torch.randperm(len(data), generator=generator)[:n].tolist())
 
 
+def like(data: Dataset, lengths: Sequence[int], n: int, generator: torch.Generator) -> Dataset:
+    """`n` rows as long as texts drawn from `lengths`: of that length, or of the nearest that `data`
+    has, the longer of two. A row may come more than once."""
+    if n < 1 or not len(data) or not len(lengths):
+        raise StudyError(
+            f"wanted rows as long as given texts; got {n} rows to draw, {len(data)} to draw from "
+            f"and {len(lengths)} lengths"
+        )
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(data["length"]):
+        by_length.setdefault(length, []).append(row)
+    nearest = {
+        wanted: by_length[min(by_length, key=lambda own: (abs(own - wanted), -own))]
+        for wanted in set(lengths)
+    }
+    drawn = torch.randint(len(lengths), (n,), generator=generator).tolist()
+    places = torch.rand(n, generator=generator, dtype=torch.float64).tolist()
+    rooms = (nearest[lengths[at]] for at in drawn)
+    return data.select([rows[int(at * len(rows))] for rows, at in zip(rooms, places, strict=True)])
+
+
 def _shuffled(lengths: Sequence[int], size: int, generator: torch.Generator) -> Iterator[list[int]]:
     """Rows of one pass, batch by batch."""
     order = torch.randperm(len(lengths), generator=generator).tolist()

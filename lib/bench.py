@@ -54,10 +54,14 @@ class Bench:
         return batches.tokenize(texts, self.teacher.tokenizer, self.task.max_tokens)
 
     @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each text of the reported split, special ones included."""
+        return batches.tokenize(self.dev, self.teacher.tokenizer, self.task.max_tokens)["length"][:]
+
+    @cached_property
     def tokens(self) -> float:
-        """The mean length of the reported split, special tokens included, to two places."""
-        read = batches.tokenize(self.dev, self.teacher.tokenizer, self.task.max_tokens)
-        return round(sum(read["length"]) / len(read), 2)
+        """Their mean, to two places."""
+        return round(sum(self.lengths) / len(self.lengths), 2)
 
 
 def prepare(spec: runs.Spec) -> Bench:
@@ -234,7 +238,8 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
     """What the method is allowed to see: nothing, sentences, labelled sentences, or a stream.
 
     The sample is the spec's own, drawn with its seed from the training split; `sees` in
-    `training` gives its size, and perhaps another task whose training split it is drawn from.
+    `training` gives its size, and perhaps another task whose training split it is drawn from, or
+    that its texts are to be as long as the reported ones, of which nothing but the length is read.
     """
     if pruner.needs == "nothing":
         return
@@ -246,6 +251,8 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
     tokenizer, size = bench.teacher.tokenizer, sees["batch"]
     data = _foreign(sees["task"], pruner, bench) if "task" in sees else bench.train
     if pruner.needs == "training":
+        if sees.get("lengths") == "reported":
+            data = batches.like(data, bench.lengths, sees["steps"] * size, order)
         stream = batches.training(data, tokenizer, size, order, steps=sees["steps"])
     else:
         sample = batches.sample(data, min(sees["examples"], len(data)), order)

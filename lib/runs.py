@@ -34,7 +34,8 @@ class Spec:
     `version` is the method's: a mended fault raises it, and the old records no longer count.
     `training` is {"teacher": recipe, "sees": data or None, "after": recipe or None}, plain dicts:
     how the dense model was made, what training data the method itself reads ({"examples", "batch"}
-    or {"steps", "batch"}), and the fine-tuning of what it leaves.
+    or {"steps", "batch"}, perhaps with "lengths": "reported" or a "task"), and the fine-tuning of
+    what it leaves.
 
     `options["base"]`, where given, names another spec of the same encoder, task, teacher and seed
     by the fields of BASE: the model pruned is then what that one leaves, and not the teacher. The

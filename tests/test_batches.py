@@ -1,5 +1,7 @@
 """Do texts become the batches that training and evaluation count on?"""
 
+from collections import Counter
+
 import pytest
 import torch
 from datasets import Dataset
@@ -148,6 +150,35 @@ def test_regression_labels_stay_floats(tokenizer):
     (batch,) = batches.training(batches.tokenize(data, tokenizer, 16), tokenizer, 2, seeded())
     assert batch["labels"].dtype == torch.float32
     assert sorted(batch["labels"].tolist()) == [0.5, 5.0]
+
+
+def test_rows_are_drawn_as_long_as_given_texts(tokenizer):
+    data = batches.tokenize(texts(200), tokenizer, 40).filter(
+        lambda row: row["length"] not in (9, 10, 11)
+    )
+    wanted = [5] * 3 + [10] + [25] * 6 + [90]
+    found = batches.like(data, wanted, 2000, seeded())
+    counts = Counter(found["length"])
+    longest = max(data["length"])
+    assert set(counts) == {5, 12, 25, longest}  # 12: the longer of the two nearest to 10
+    for length, share in {5: 3, 12: 1, 25: 6, longest: 1}.items():
+        assert counts[length] / 2000 == pytest.approx(share / len(wanted), abs=0.03)
+    here, drawn = (
+        {row for row, n in zip(d["label"], d["length"], strict=True) if n == 25}
+        for d in (data, found)
+    )
+    assert drawn == here  # every row of a length has its chance
+    assert (
+        batches.like(data, wanted, 50, seeded()).to_dict()
+        == batches.like(data, wanted, 50, seeded()).to_dict()
+    )
+
+
+@pytest.mark.parametrize(("rows", "lengths", "n"), [(0, [4], 3), (5, [], 3), (5, [4], 0)])
+def test_lengths_without_rows_are_refused(tokenizer, rows, lengths, n):
+    data = batches.tokenize(texts(5), tokenizer, 40).select(range(rows))
+    with pytest.raises(StudyError, match="wanted rows as long as given texts"):
+        batches.like(data, lengths, n, seeded())
 
 
 def test_sample_is_without_replacement():

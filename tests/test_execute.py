@@ -110,7 +110,7 @@ def test_a_killed_training_leaves_no_teacher_behind(spec, store, monkeypatch):
 
 
 def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):
-    sees = {"steps": 6, "batch": 16}
+    sees = {"steps": 6, "batch": 16, "lengths": "reported"}
     dropping = replace(
         spec, method="power-bert", unit="executed", training=spec.training | {"sees": sees}
     )

@@ -81,7 +81,7 @@ def test_every_spec_can_be_asked_of_its_method(name):
             assert pruner.version == s.version
         if s.unit == "executed":
             assert pruner.needs == "training"
-            assert set(s.training["sees"]) == {"steps", "batch"}
+            assert set(s.training["sees"]) == {"steps", "batch", "lengths"}
 
 
 def test_both_roads_lead_to_the_same_work():
