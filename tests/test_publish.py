@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nbformat
@@ -250,12 +251,29 @@ def test_a_clone_without_a_remote_shows_none(project):
     assert "github.com" not in publish._configuration(project).read_text()
 
 
+def test_the_first_page_opens_with_what_each_talk_is_known_for(monkeypatch):
+    known = {claim.key for claim in claims.load()}
+    assert set(pages.HEADLINES) <= known
+    assert {key.split(".")[0] for key in pages.HEADLINES} == {
+        *("coreset", "cofi", "kcm", "token", "cost")
+    }
+    monkeypatch.setattr(pages, "HEADLINES", (FINDING.claim.key, "tiny.none"))
+    lost = replace(FINDING, encoder="first", verdict=claims.Verdict.UNTESTED)
+    failed = replace(FINDING, encoder="second", verdict=claims.Verdict.NOT_REPRODUCED)
+    table = pages.brief("quick", [lost, failed, FINDING])  # what was tested first, not what is best
+    assert table.count("<tr>") == 2
+    assert 'class="verdict not-reproduced"' in table
+    assert "second, " in table
+    assert "- [How" not in table
+    assert 'class="verdict untested"' in pages.brief("quick", [lost])
+
+
 def test_the_dashboard_shows_every_cell_escaped_and_linked():
     table = pages.dashboard("quick", [FINDING])
     assert "1 findings: 1 partly." in table
     assert "Small &amp; fast" in table
     assert "Slide &lt;3&gt;" in table
-    assert "<div>0.9: under 0.02</div><div>0.3: over 0.05</div>" in table
+    assert "<small>drop</small><div>0.9: under 0.02</div><div>0.3: over 0.05</div>" in table
     assert "<div>0.012 [-0.010, 0.030]</div><div>-</div>" in table
     assert 'class="verdict partly"\nhref="chapters/tiny.html#tiny-chapter"' in table
     assert "1 of 2 runs on record" in table

@@ -18,6 +18,43 @@ ROOT = Path(__file__).resolve().parents[2]
 RENDERERS = ("jupyter-book", "papermill", "matplotlib", "pandas", "numpy")
 PHASES = ("prune", "finetune", "evaluate")  # of a run's seconds; its teacher's are shared
 
+# What each talk is known for, one finding a claim: the first page opens with these.
+HEADLINES = (
+    *("coreset.density", "coreset.time", "coreset.beats-magnitude"),
+    *("cofi.ten-x", "cofi.sst2", "cofi.validate.improves"),
+    *("kcm.flops40", "kcm.speed", "kcm.minutes"),
+    *("token.powerbert", "token.ltp", "token.transkimmer", "cost.quadratic"),
+)
+
+TABLES = """\
+{% macro verdict(it) %}<td data-value="{{ it.verdict }}"><a
+class="verdict {{ it.verdict | replace(" ", "-") }}"
+href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>{% endmacro %}
+{% macro numbers(it) %}<td><small>{{ it.quantity | replace("-", " ") }}</small>
+{%- for cell in it.cells %}<div>{{ stated(cell) }}</div>{% endfor %}</td>
+<td><small>&nbsp;</small>{% for cell in it.cells %}<div>{{ measured(cell) }}</div>{% endfor %}</td>
+{% endmacro %}
+"""
+
+BRIEF = """\
+```{raw} html
+<div class="verdicts-scroll">
+<table class="brief">
+<caption>What each talk is known for, and what came of it: on the first encoder and task of its
+chapter of which the {{ profile }} study has runs.</caption>
+<thead><tr><th>Claim</th><th>Verdict</th><th>Encoder, task</th><th>Stated</th>
+<th>Measured [95%]</th></tr></thead>
+<tbody>
+{% for it in findings %}<tr>
+<td>{{ it.claim.text }}<small>{{ it.claim.source.talk }}</small></td>
+{{ verdict(it) }}</td>
+<td>{{ it.encoder }}, {{ it.task }}</td>
+{{ numbers(it) }}
+</tr>
+{% endfor %}</tbody></table></div>
+```
+"""
+
 DASHBOARD = """\
 ```{raw} html
 <p>{{ summary }}</p>
@@ -35,12 +72,10 @@ A verdict links to its figure.</caption>
 {% for it in findings %}<tr id="{{ it.claim.key }}-{{ it.encoder }}-{{ it.task }}">
 <td>{{ it.claim.text }}<small><code>{{ it.claim.key }}</code>
 {{ it.claim.source.talk }}: {{ it.claim.source.slide }}</small></td>
-<td data-value="{{ it.verdict }}"><a class="verdict {{ it.verdict | replace(" ", "-") }}"
-href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>
+{{ verdict(it) }}
 {% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 <td>{{ it.encoder }}</td><td>{{ it.task }}</td>
-<td>{% for cell in it.cells %}<div>{{ stated(cell) }}</div>{% endfor %}</td>
-<td>{% for cell in it.cells %}<div>{{ measured(cell) }}</div>{% endfor %}</td>
+{{ numbers(it) }}
 <td>{{ it.cells | sum(attribute="n") }}</td><td>{{ it.fidelity }}</td>
 </tr>
 {% endfor %}</tbody></table></div>
@@ -49,12 +84,14 @@ href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict 
 
 
 def write(folder: Path, profile: str, seconds: Mapping[str, float]) -> None:
-    """Write verdicts.md and environment.md, for pages to include.
+    """Write brief.md, verdicts.md and environment.md, for pages to include.
 
     `seconds` is how long each chapter took to execute for this book.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdicts.md").write_text(dashboard(profile, claims.findings(profile)))
+    findings = claims.findings(profile)
+    (folder / "brief.md").write_text(brief(profile, findings))
+    (folder / "verdicts.md").write_text(dashboard(profile, findings))
     (folder / "environment.md").write_text(provenance(profile, seconds))
 
 
@@ -62,14 +99,24 @@ def dashboard(profile: str, findings: Sequence[claims.Finding]) -> str:
     """The verdict table as HTML inside Markdown; _static/verdicts.js sorts and filters it."""
     counts = Counter(it.verdict.value for it in findings)
     parts = [f"{counts[it.value]} {it.value}" for it in claims.Verdict if counts[it.value]]
-    template = Environment(autoescape=True).from_string(DASHBOARD)
-    return template.render(
-        findings=findings,
-        profile=profile,
-        summary=f"{len(findings)} findings: {', '.join(parts)}.",
-        stated=_stated,
-        measured=_measured,
-    )
+    summary = f"{len(findings)} findings: {', '.join(parts)}."
+    return _rendered(DASHBOARD, findings=findings, profile=profile, summary=summary)
+
+
+def brief(profile: str, findings: Sequence[claims.Finding]) -> str:
+    """The claims that each talk is known for, one finding each: the first that was tested, in the
+    order of the study, whatever it says."""
+    chosen = []
+    for key in HEADLINES:
+        own = [it for it in findings if it.claim.key == key]
+        tested = (it for it in own if it.verdict is not claims.Verdict.UNTESTED)
+        chosen += [next(tested, own[0])] if own else []
+    return _rendered(BRIEF, findings=chosen, profile=profile)
+
+
+def _rendered(template: str, **given: object) -> str:
+    page = Environment(autoescape=True).from_string(TABLES + template)
+    return page.render(stated=_stated, measured=_measured, **given).lstrip()
 
 
 def provenance(profile: str, seconds: Mapping[str, float]) -> str:
