@@ -22,6 +22,7 @@ from lib.compact_config import CompactConfig
 from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
 
+WORKING_SET = 4 * 2**20  # bytes of hidden states that the caches of a processor may hold
 BUCKETS, FARTHEST = 32, 128  # of MPNet's relative positions, whatever its config says
 
 
@@ -29,6 +30,14 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     with warnings.catch_warnings():  # torch warns of a width of 0, which is what we mean
         warnings.filterwarnings("ignore", "Initializing zero-element")
         return nn.Linear(inputs, outputs)
+
+
+def _residual(x: Tensor, change: Tensor) -> Tensor:
+    """x + change, in the memory of `change` where no gradient asks for x: memory is what a small
+    layer's time is spent on."""
+    if torch.is_grad_enabled() or change.dtype != x.dtype:
+        return x + change
+    return change.add_(x)
 
 
 class CompactLayer(nn.Module):
@@ -82,12 +91,13 @@ class CompactLayer(nn.Module):
     ) -> Float[Tensor, "batch tokens hidden"]:
         """The attention sublayer, residual and LayerNorm included."""
         attended = self.output(self._context(x, mask, buckets, weigh))
-        return self.attention_norm(x + F.dropout(attended, self.output_dropout, self.training))
+        attended = F.dropout(attended, self.output_dropout, self.training)
+        return self.attention_norm(_residual(x, attended))
 
     def feed(self, x: Tensor) -> Float[Tensor, "batch tokens hidden"]:
         """The feed-forward sublayer, residual and LayerNorm included."""
         neurons = self.down(self.activation(self.up(x)))
-        return self.ffn_norm(x + F.dropout(neurons, self.dropout, self.training))
+        return self.ffn_norm(_residual(x, F.dropout(neurons, self.dropout, self.training)))
 
     def _context(
         self,
@@ -175,6 +185,12 @@ class CompactModel(CompactPreTrainedModel):
 
         `hidden_states` of the output, where asked for, are the embeddings' and every layer's.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        size = len(input_ids) if output_hidden_states else self._at_once(input_ids)
+        if size < len(input_ids):
+            given = (input_ids, attention_mask, token_type_ids, position_ids)
+            return BaseModelOutput(last_hidden_state=self._in_turn(size, *given))
         mask = None
         # without padding the attention takes its faster path, as transformers' own models do
         if attention_mask is not None and not attention_mask.all():
@@ -184,12 +200,35 @@ class CompactModel(CompactPreTrainedModel):
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1], mask, buckets))
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         return BaseModelOutput(
             last_hidden_state=states[-1],
             hidden_states=tuple(states) if output_hidden_states else None,
         )
+
+    def _at_once(self, input_ids: Tensor) -> int:
+        """Texts of a batch that go through the layers together: on a processor, in evaluation and
+        without gradients, as many as its caches hold."""
+        if self.training or torch.is_grad_enabled() or input_ids.device.type != "cpu":
+            return len(input_ids)
+        text = input_ids.shape[1] * self.config.hidden_size * 4
+        return max(1, WORKING_SET // max(1, text))
+
+    def _in_turn(
+        self, size: int, ids: Tensor, mask: Tensor | None, types: Tensor | None, at: Tensor | None
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        """The last states of a batch, `size` texts after one another."""
+        if at is not None:
+            at = at.expand_as(ids)
+        found = None
+        for start in range(0, len(ids), size):
+            rows = slice(start, start + size)
+            given = (
+                tensor if tensor is None else tensor[rows] for tensor in (ids, mask, types, at)
+            )
+            states = self(*given, output_hidden_states=False).last_hidden_state
+            found = states.new_empty(len(ids), *states.shape[1:]) if found is None else found
+            found[rows] = states
+        return found
 
     def _embed(
         self, input_ids: Tensor, types: Tensor | None, positions: Tensor | None

@@ -17,7 +17,7 @@ from transformers import (
     pipeline,
 )
 
-from lib import costs, encoder
+from lib import compact_model, costs, encoder
 from lib.compact import CompactForSequenceClassification, compact, dense
 from lib.encoder import Shape
 from lib.errors import StudyError
@@ -223,6 +223,46 @@ def test_masks_of_another_precision(model, batch):
     with applied(model, masks), torch.no_grad():
         expected = model(**batch).logits
     assert (small(**batch).logits - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_batch_too_large_for_the_caches_goes_through_in_parts(model, batch, size, monkeypatch):
+    small = compact(model, random(model)).eval()
+    with torch.no_grad():
+        whole = small(**batch).logits
+    text = batch["input_ids"].shape[1] * small.config.hidden_size * 4
+    monkeypatch.setattr(compact_model, "WORKING_SET", size * text)
+    seen = []
+    first = small.encoder.layers[0]
+    hook = first.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    with torch.no_grad():
+        parts = small(**batch).logits
+    rows = len(batch["input_ids"])
+    assert max(seen) == max(1, size)
+    assert sum(seen) == rows
+    torch.testing.assert_close(parts, whole)
+    places = torch.arange(batch["input_ids"].shape[1])[None] + 2
+    with torch.no_grad():
+        given = small(**batch, position_ids=places).logits
+    with torch.enable_grad():
+        seen.clear()
+        states = small(**batch, position_ids=places)
+        assert seen == [rows]  # a gradient wants the whole batch
+    torch.testing.assert_close(given, states.logits.detach())
+    with torch.no_grad():
+        assert len(small(**batch, output_hidden_states=True).hidden_states) > 1
+    hook.remove()
+
+
+def test_a_residual_never_writes_into_what_entered(model, batch):
+    """States of a layer are kept by whoever asked for them."""
+    small = compact(model, random(model)).eval()
+    with torch.no_grad():
+        quiet = small(**batch, output_hidden_states=True).hidden_states
+    with torch.enable_grad():
+        loud = small(**batch, output_hidden_states=True).hidden_states
+    for one, other in zip(quiet, loud, strict=True):
+        torch.testing.assert_close(one, other.detach())
 
 
 def test_without_a_mask_or_with_positions_given(model, batch):
