@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import made
 import pytest
-from drawing import bears, is_legible, laid_out, says_untested
+from drawing import bears, is_legible, laid_out, marks, says_untested
 from test_figures import Given
 
 from lib import figures, study
@@ -48,6 +48,11 @@ def drawn(whole) -> dict:
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
     is_legible(*drawn[name])
+
+
+def test_the_papers_speeds_are_marked_and_our_own_questions_are_not(drawn):
+    figure, _ = drawn["times"]
+    assert sorted(set(marks(figure)[:, 0])) == [1.9, 2.4]
 
 
 @pytest.mark.parametrize("name", DRAWN)

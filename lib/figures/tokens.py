@@ -191,9 +191,10 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
     figure, axes = style.canvas(1, len(batches), height=1.4 + 0.32 * table["what"].nunique())
     looks = {"dense_padded": (PADDED, "s"), "hf": (GREY, "d"), "pruned": (PRUNED, "o")}
     said = {
-        (one.encoder, one.task, one.claim.select["arm"]): one.claim.stated
+        (one.encoder, one.task, one.claim.select["arm"], budget): stated
         for one in findings
-        if one.quantity == "token-speedup"
+        if one.quantity == "token-speedup" and one.claim.original["encoder"] != "any"  # not our own
+        for budget, stated in one.claim.stated.items()
     }
     for ax, batch in zip(axes, batches, strict=True):
         own = table[table["batch"] == batch]
@@ -204,9 +205,9 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
             colour, marker = looks[row.timed]
             bars = [[row.speed - row.low], [row.high - row.speed]]
             ax.errorbar(row.speed, y, xerr=bars, color=colour, marker=marker, ls="")
-            stated = said.get((row.encoder, row.task, row.arm), {})
-            if batch > 1 and row.timed == "pruned" and row.budget in stated:
-                ax.plot(stated[row.budget], y - 0.25, **TALK)
+            stated = said.get((row.encoder, row.task, row.arm, row.budget))
+            if batch > 1 and row.timed == "pruned" and stated:
+                ax.plot(stated, y - 0.25, **TALK)
         style.rows(ax, words if ax is axes[0] else [""] * len(words))
         ax.set_xlim(0, None)
         ax.set_xlabel("times as fast as dense")
