@@ -226,7 +226,8 @@ def formats(probes: Iterable[Probe]) -> Drawn:
         sides = [[row.drop_high - row.drop], [row.drop - row.drop_low]]
         marker = "o" if row.macs == 1 else "s"
         right.errorbar(row.score, y, xerr=np.clip(sides, 0, None), color=colour, marker=marker)
-    starts = [y for y, row in enumerate(table.itertuples()) if row.macs == 1 and row.drop == 0]
+    first = (table["macs"] == 1) & (table["format"] == "float32")
+    starts = np.flatnonzero(first).tolist()
     for start in starts:
         size = sum(table["encoder"] == table["encoder"][start])
         right.vlines(table["score"][start], start - 0.5, start + size - 0.5, color=INK, lw=1)
