@@ -207,11 +207,15 @@ class CompactModel(CompactPreTrainedModel):
 
     def _at_once(self, input_ids: Tensor) -> int:
         """Texts of a batch that go through the layers together: on a processor, in evaluation and
-        without gradients, as many as its caches hold."""
+        without gradients, as many as its caches hold. Hooks are always shown the whole batch."""
         if self.training or torch.is_grad_enabled() or input_ids.device.type != "cpu":
             return len(input_ids)
         text = input_ids.shape[1] * self.config.hidden_size * 4
-        return max(1, WORKING_SET // max(1, text))
+        size = max(1, WORKING_SET // max(1, text))
+        watched = size < len(input_ids) and any(
+            module._forward_hooks or module._forward_pre_hooks for module in self.modules()
+        )
+        return len(input_ids) if watched else size
 
     def _in_turn(
         self, size: int, ids: Tensor, mask: Tensor | None, types: Tensor | None, at: Tensor | None

@@ -232,9 +232,8 @@ def test_a_batch_too_large_for_the_caches_goes_through_in_parts(model, batch, si
         whole = small(**batch).logits
     text = batch["input_ids"].shape[1] * small.config.hidden_size * 4
     monkeypatch.setattr(compact_model, "WORKING_SET", size * text)
-    seen = []
-    first = small.encoder.layers[0]
-    hook = first.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    seen, layer, run = [], small.encoder.layers[0], small.encoder.layers[0].forward
+    monkeypatch.setattr(layer, "forward", lambda x, *rest: seen.append(len(x)) or run(x, *rest))
     with torch.no_grad():
         parts = small(**batch).logits
     rows = len(batch["input_ids"])
@@ -251,7 +250,11 @@ def test_a_batch_too_large_for_the_caches_goes_through_in_parts(model, batch, si
     torch.testing.assert_close(given, states.logits.detach())
     with torch.no_grad():
         assert len(small(**batch, output_hidden_states=True).hidden_states) > 1
-    hook.remove()
+        seen.clear()
+        hook = layer.register_forward_pre_hook(lambda *_: None)
+        small(**batch)
+        hook.remove()
+        assert seen == [rows]  # whoever looks inside sees it whole
 
 
 def test_a_residual_never_writes_into_what_entered(model, batch):
