@@ -16,7 +16,7 @@ from torch import nn
 
 from lib import assets, batches, claims, costs, encoder, products, pruners, runs, tasks
 from lib.compact import dense
-from lib.errors import StudyError
+from lib.errors import StudyError, unknown
 from lib.evaluate import Evaluation, autocast, score
 from lib.teachers import Teacher, teacher
 from lib.tokens.costs import measure
@@ -250,8 +250,10 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
     order = torch.Generator().manual_seed(spec.seed)
     tokenizer, size = bench.teacher.tokenizer, sees["batch"]
     data = _foreign(sees["task"], pruner, bench) if "task" in sees else bench.train
+    if sees.get("lengths", "reported") != "reported":
+        raise unknown("lengths of training['sees']", sees["lengths"], ["reported"])
     if pruner.needs == "training":
-        if sees.get("lengths") == "reported":
+        if "lengths" in sees:
             data = batches.like(data, bench.lengths, sees["steps"] * size, order)
         stream = batches.training(data, tokenizer, size, order, steps=sees["steps"])
     else:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lib import assets, bench, execute, runs, study, teachers
+from lib import assets, bench, execute, pruners, runs, study, teachers
 from lib.errors import StudyError
 from lib.probes import formats
 
@@ -123,6 +123,21 @@ def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):
     assert ran["rule"]["lengths"] == sorted(ran["rule"]["lengths"], reverse=True)
     assert {"searching", "settling", "reached"} <= set(run.trace)
     assert store.get(dropping) == run
+
+
+def test_a_token_method_reads_texts_as_long_as_the_reported_ones(spec):
+    it = bench.prepare(spec)
+    it.__dict__["lengths"] = [7]
+    pruner = pruners.get("power-bert")
+    for lengths, wanted in ({}, False), ({"lengths": "reported"}, True):
+        sees = {"steps": 4, "batch": 8} | lengths
+        asked = replace(spec, method="power-bert", training=spec.training | {"sees": sees})
+        read = [b["attention_mask"].sum(1) for b in bench._data(pruner, asked, it)]
+        assert all((n == 7).all() for n in read) == wanted
+    sees = {"steps": 4, "batch": 8, "lengths": "other"}
+    asked = replace(spec, method="power-bert", training=spec.training | {"sees": sees})
+    with pytest.raises(StudyError, match="unknown lengths of training"):
+        list(bench._data(pruner, asked, it))
 
 
 def test_a_model_is_pruned_on_top_of_another(spec, store):

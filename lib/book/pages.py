@@ -16,7 +16,7 @@ from lib.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 RENDERERS = ("jupyter-book", "papermill", "matplotlib", "pandas", "numpy")
-PHASES = ("prune", "finetune", "evaluate")  # of a run's seconds; its teacher's are shared
+PHASES = ("base", "prune", "finetune", "evaluate")  # of a run's seconds; its teacher's are shared
 
 # What each talk is known for, one finding a claim: the first page opens with these.
 HEADLINES = (

@@ -25,8 +25,8 @@ def check_select(select: Any, where: str) -> None:
     for name in select:
         if name not in (*FIELDS, *_DERIVED) and not str(name).startswith(("options.", "sees.")):
             raise StudyError(f"{where}: {unknown('key of a selection', name, _KEYS)}")
-    for several_arms in several(select.get("arm", ())):
-        for arm in several_arms.split("+"):
+    for stack in several(select.get("arm", ())):
+        for arm in stack.split("+"):
             if arm not in ARMS:
                 raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")
 
