@@ -75,11 +75,11 @@ class Teaching(nn.Module):
         self.teacher = dense(teacher).eval().requires_grad_(False)
         bridge = getattr(student, "bridge", None)
         if bridge is None:
-            if width != shape.hidden:
+            if how.layers and width != shape.hidden:
                 raise StudyError(
                     f"wanted a student of the teacher's {shape.hidden} hidden dims, got {width}"
                 )
-            bridge = torch.eye(width)
+            bridge = torch.eye(width, shape.hidden)
         device = next(student.parameters()).device
         self.bridge = nn.Parameter(bridge.detach().clone().float().to(device))
         self.bridge.requires_grad_(how.layers > 0)

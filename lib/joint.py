@@ -6,6 +6,7 @@ The training that `pruners.cofi` is made of: one draw of all masks a batch, the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -211,7 +212,8 @@ def realised(shape: encoder.Shape, masks: Masks) -> float:
 def reach(shape: encoder.Shape, units: Units, clamp: float, dense: Masks) -> float:
     """The greatest sparsity that gates held within +-clamp can realise; `dense` keeps all."""
     gates = start(shape, units, torch.Generator().manual_seed(0))
-    masks = settled_masks(gates.map(lambda alpha: torch.full_like(alpha, -clamp)), dense)
+    shut = partial(torch.full_like, fill_value=-clamp, device=dense.heads.device)
+    masks = settled_masks(gates.map(shut), dense)
     if masks.hidden is not None and not masks.hidden.any():
         return 1.0
     return realised(shape, masks)

@@ -121,6 +121,15 @@ def test_a_narrower_student_needs_its_bridge(bert, batch):
     assert Teaching(bert, deepcopy(small), Distil()).bridge.shape == (20, 24)
 
 
+def test_a_narrower_student_learns_answers_without_a_bridge(bert, batch):
+    small, _ = narrow(bert)
+    teaching = Teaching(bert, small, Distil(1.0, 0.0))
+    loss, parts = teaching(batch, small(**batch).logits, None, teaching.left)
+    assert loss.item() == parts["prediction"] > 0
+    loss.backward()
+    assert teaching.bridge.grad is None
+
+
 def test_a_student_without_layers_learns_answers(bert, batch):
     masks = replace(Masks.dense(bert), mha=torch.zeros(3), ffn=torch.zeros(3))
     student = compact(bert, masks)
