@@ -12,21 +12,23 @@ from torch import Tensor, nn
 from lib import encoder, importance
 from lib.compact import dense
 from lib.errors import StudyError
+from lib.hard_concrete import probability, sample
 from lib.importance import Batch
+from lib.lagrangian import Course, Price
 from lib.pruners import Needs, validate
 from lib.tokens.dropping import Walk, column, weighed
 from lib.tokens.model import gated, wrap
 from lib.tokens.rules import Gate, Weigh, bins, watching
 from lib.tokens.training import collect, settle, split, train
 
-LOW, HIGH, SLOPE = -0.1, 1.1, 2 / 3  # of the hard concrete distribution (Louizos et al. 2018)
+START = 2.0  # where the logits of all masks and gates begin: P(z > 0) is .97
 RANKED = 20  # tokens of the teacher's ranking that are distilled
 WARM = 2.0  # temperature of the distilled answers
 
 
 @dataclass
 class Soft(Gate):
-    """Tokens of bin b are worth k[l, b] = 1 - (1 - z[l, b]) g[l] to layer l, z drawn and g not."""
+    """Tokens of bin b are worth k[l, b] = 1 - (1 - z[l, b]) g[l] to layer l."""
 
     worth: Tensor | None = None  # (layers, bins), of the batch under way
     columns: list[Tensor] | None = None  # attention received in every layer of the last pass
@@ -74,9 +76,10 @@ class Pruner:
     Tokens but CLS are ranked by the attention received in the layer before and fall into `bins`;
     masks z of (layer, bin) and gates g of layers follow hard concrete distributions. The first
     `search` of the steps train all with a Lagrangian whose target of expected MACs falls to the
-    budget in the first half of them. Then bins of the smallest k = 1 - (1 - z) g go until the
-    budget is met, and the rest of the steps train the model that really drops. First and last layer
-    decide nothing, as in the paper.
+    budget in the first half of them, from where the masks begin; expected are P(z > 0) and
+    P(g > 0), which, unlike the clipped means, never cease to move. Then bins of the smallest
+    k = 1 - (1 - z) g go until the budget is met, and the rest of the steps train the model that
+    really drops. First and last layer decide nothing, as in the paper.
 
     To the task's loss comes the KL from the dense model's answers at temperature 2 and, weighed by
     `ranking`, LambdaRank: the student's attention in the first quarter of the layers shall rank
@@ -84,16 +87,16 @@ class Pruner:
     so that it does not depend on the length of the text.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 counted expected MACs by clipped means, and chose by chance
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = True  # dropout, the draws of z
+    stochastic: ClassVar[bool] = True  # dropout, the draws of z and g
 
     unit: str = "executed"
     seed: int = 0
     lr: float = 3e-5
-    mask_lr: float = 0.05
+    mask_lr: float = 0.1
     bins: int = 20
     distil: float = 1.0
     ranking: float = 0.1
@@ -135,43 +138,45 @@ class Pruner:
         """k (layers, bins) as training leaves it, 1 where nothing is decided; and a trace."""
         layers, device = len(student.config.layers), next(student.parameters()).device
         new = dict(device=device, requires_grad=True)
-        z, g = torch.full((layers, self.bins), 2.0, **new), torch.full((layers, 1), 1.0, **new)
-        multipliers = torch.zeros(2, **new)
+        z, g = (torch.full((layers, n), START, **new) for n in (self.bins, 1))
         decides = torch.zeros(layers, 1, device=device)
         decides[1 : max(2, layers - 1)] = 1
-        gate, shape = Soft(), encoder.shape(student)
-        done, curve = [0], []
+        gate, noise = Soft(), torch.Generator().manual_seed(self.seed)
+        price = Price(self.mask_lr, device=device)
+        shape, curve = encoder.shape(student), []
         first = -(-layers // 4)
 
-        def worth(z: Tensor) -> Tensor:
-            return 1 - (1 - z) * _mean(g) * decides
+        def worth(z: Tensor, g: Tensor) -> Tensor:
+            return 1 - (1 - z) * g * decides
+
+        def sparsity(batch: Batch) -> Tensor:
+            tokens = batch["attention_mask"].sum(1).float().mean()
+            return 1 - expected_macs(
+                shape, worth(probability(z), probability(g)), tokens.to(device)
+            )
+
+        course = Course(sparsity(batches[0]).item(), 1 - budget, len(batches) // 2, "linear")
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            noise = torch.rand_like(z).clamp(1e-6, 1 - 1e-6)
-            gate.worth = worth(_stretched(((noise.logit() + z) / SLOPE).sigmoid()))
+            gate.worth = worth(sample(z, noise), sample(g, noise))
             found, ranked = self._distilled(model, whole, batch)
             for received in gate.columns[:first]:
                 valid = batch["attention_mask"].to(device).bool()
                 found = found + self.ranking / first * lambda_rank(received, ranked, valid)
-            tokens = batch["attention_mask"].sum(1).float().mean()
-            expected = expected_macs(shape, worth(_mean(z)), tokens.to(device))
-            progress = min(1.0, 2 * done[0] / len(batches))
-            gap = expected - (1 - (1 - budget) * progress)
-            curve.append(expected.item())
-            ascend = 2 * multipliers.detach() - multipliers  # gradient ascent on the multipliers
-            return found + ascend[0] * gap + ascend[1] * gap**2
+            now, target = sparsity(batch), course.target(len(curve))
+            curve.append((now.item(), target))
+            return found + price(now, target)
 
-        def count(step: int) -> None:
-            done[0] = step
-
-        others = [(leaf, self.mask_lr) for leaf in (z, g, multipliers)]
-        losses = train(student, batches, self.lr, loss, gate, others, after=count)
+        others = [(z, self.mask_lr), (g, self.mask_lr)]
+        losses = train(
+            student, batches, self.lr, loss, gate, others, after=lambda _: price.step(*curve[-1])
+        )
         trace = {
             "searching": losses,
-            "expected": [round(x, 4) for x in curve[:: -(-len(curve) // 50)]],
+            "expected": [round(1 - now, 4) for now, _ in curve[:: -(-len(curve) // 50)]],
         }
         with torch.no_grad():
-            return worth(_mean(z)).cpu(), trace
+            return worth(probability(z), probability(g)).cpu(), trace
 
     def _distilled(self, model: nn.Module, whole: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The task's loss and the KL from the dense model's answers; and the latter's ranking."""
@@ -194,14 +199,6 @@ class Pruner:
             reduction="batchmean",
         )
         return found.loss + self.distil * WARM**2 * kl, last.column
-
-
-def _stretched(x: Tensor) -> Tensor:
-    return (x * (HIGH - LOW) + LOW).clamp(0, 1)
-
-
-def _mean(logits: Tensor) -> Tensor:
-    return _stretched(logits.sigmoid())
 
 
 def expected_macs(shape: encoder.Shape, worth: Tensor, tokens: Tensor) -> Tensor:
