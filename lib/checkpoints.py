@@ -3,6 +3,7 @@
 A checkpoint is one safetensors file, its facts as JSON in the header; never a pickle.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lib.errors import StudyError
@@ -97,6 +98,14 @@ def to_optimiser(optimiser: Optimizer, state: State) -> None:
         number, _, key = name.partition("/")
         moments.setdefault(int(number), {})[key] = tensor
     optimiser.load_state_dict({"state": moments, "param_groups": state[1]["groups"]})
+
+
+def weights(model: nn.Module) -> str:
+    """sha256 of a model's parameters, for a training that goes on from no other model."""
+    found = hashlib.sha256()
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def of_noise() -> State:

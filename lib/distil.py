@@ -80,6 +80,11 @@ class Teaching(nn.Module):
                     f"wanted a student of the teacher's {shape.hidden} hidden dims, got {width}"
                 )
             bridge = torch.eye(width, shape.hidden)
+        if bridge.shape != (width, shape.hidden):
+            raise StudyError(
+                f"wanted a bridge from the student's {width} hidden dims to the teacher's "
+                f"{shape.hidden}, got {tuple(bridge.shape)}; give the teacher it was pruned under"
+            )
         device = next(student.parameters()).device
         self.bridge = nn.Parameter(bridge.detach().clone().float().to(device))
         self.bridge.requires_grad_(how.layers > 0)

@@ -28,6 +28,7 @@ from lib.lagrangian import Course, Price, Warmup
 from lib.masks import Masks, applied, left
 
 CLEAR, GAIN, MOST = 0.002, 0.3, 0.02  # of the correction: aim so far above, move by, at the most
+CLOSE = 0.01  # a sparsity that passes the target by no more than this meets it
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Plan:
     course: Warmup
     own_start: bool  # let the target begin at the sparsity that fresh gates expect, not at 0
     unwind: bool
-    correct: bool  # move the target of expected sparsity until the realised one is met
+    correct: bool  # move the target until the realised sparsity is met, and hold the gates there
     lr: float
     reg_lr: float
     distil: Distil | None
@@ -81,6 +82,7 @@ class Joint:
         rising = round(plan.warmup * plan.steps)
         self.course = Course(min(begin, end), end, rising, plan.course)
         self.lift = 0.0  # how far the target has been moved
+        self.held = False  # gates and price stay as they are
 
     def _leaf(self, alpha: Tensor) -> Tensor:
         return alpha.clamp(-self.plan.clamp, self.plan.clamp).to(self.device).requires_grad_()
@@ -100,22 +102,35 @@ class Joint:
             raise StudyError(f"the loss is {loss.item()} at step {self.step + 1}; lower lr?")
         sparsity = expected_sparsity(self.gates, self.shape)
         target = self.course.target(self.step) + self.lift
-        (loss + self.price(sparsity, target)).backward()
+        (loss if self.held else loss + self.price(sparsity, target)).backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         done = self.step / self.plan.steps
         for group in self.weights.param_groups:
             group["lr"] = self.plan.lr * (1 - done)
-        for optimiser in (self.weights, self.alphas):
-            optimiser.step()
-            optimiser.zero_grad()
+        self.weights.step()
+        self.weights.zero_grad()
+        if not self.held:
+            self.alphas.step()
+            self.price.step(sparsity.item(), target)
+            with torch.no_grad():
+                for alpha in self.gates.tensors().values():
+                    alpha.clamp_(-self.plan.clamp, self.plan.clamp)
+        self.alphas.zero_grad()
         sparsity = float(sparsity.detach())
-        self.price.step(sparsity, target)
-        with torch.no_grad():
-            for alpha in self.gates.tensors().values():
-                alpha.clamp_(-self.plan.clamp, self.plan.clamp)
         self.step += 1
+        self._hold()
         prices = {name: float(getattr(self.price, name).detach()) for name in ("l1", "l2")}
         return {"expected": sparsity, "target": target} | parts | prices
+
+    def _hold(self) -> None:
+        """Once the realised sparsity meets the target it shall stay there: only weights train on.
+
+        Gates near the clamp answer a price late and then all at once; the price winds up the other
+        way meanwhile, and the sparsity would swing about the target for as long as one trains.
+        """
+        if self.plan.correct and not self.held and self.step >= self.course.steps:
+            over = self.realised(self.settled()) - self.plan.target
+            self.held = 0 <= over <= CLOSE
 
     def _loss(self, batch: Mapping[str, Tensor], masks: Masks) -> tuple[Tensor, dict[str, float]]:
         with applied(self.student, masks):
@@ -126,15 +141,9 @@ class Joint:
             said = self.student(**inputs, output_hidden_states=self.plan.distil.layers > 0)
         return self.teaching(batch, said.logits, said.hidden_states, alive(masks))
 
-    def correct(self, realised: float, expected: float) -> None:
-        """Expected is not realised: move the target by a part of what the last misses it by.
-
-        Once it is met the target goes back to where the gates are: heads go one by one, and what
-        they overshoot by the neurons are to have back.
-        """
+    def correct(self, realised: float) -> None:
+        """Expected is not realised: move the target by a part of what the last misses it by."""
         if self.plan.correct and self.step >= self.course.steps:
-            if realised >= self.plan.target:
-                self.lift = min(self.lift, expected - self.course.end)
             gap = self.course.end - realised
             self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
@@ -172,7 +181,7 @@ class Joint:
         """All that it takes to go on as if nothing had happened."""
         price = {name: p.detach() for name, p in self.price.named_parameters()}
         return checkpoints.join(
-            point=(self.point(), {"step": self.step, "lift": self.lift}),
+            point=(self.point(), {"step": self.step, "lift": self.lift, "held": self.held}),
             price=(price | {"noise": self.noise.get_state()}, {}),
             weights=checkpoints.of_optimiser(self.weights),
             alphas=checkpoints.of_optimiser(self.alphas),
@@ -185,7 +194,7 @@ class Joint:
         """Go on from what `state` gave."""
         point, facts = checkpoints.part(state, "point")
         self.go_to(point)
-        self.step, self.lift = facts["step"], facts["lift"]
+        self.step, self.lift, self.held = facts["step"], facts["lift"], facts["held"]
         price, _ = checkpoints.part(state, "price")
         for name, parameter in self.price.named_parameters():
             parameter.copy_(price[name])

@@ -121,6 +121,13 @@ def test_a_narrower_student_needs_its_bridge(bert, batch):
     assert Teaching(bert, deepcopy(small), Distil()).bridge.shape == (20, 24)
 
 
+def test_a_bridge_leads_to_its_own_teacher(bert):
+    small, _ = narrow(bert)
+    small.bridge = torch.eye(20, 48)
+    with pytest.raises(StudyError, match=r"20 hidden dims to the teacher's 24, got \(20, 48\)"):
+        Teaching(bert, small, Distil())
+
+
 def test_a_narrower_student_learns_answers_without_a_bridge(bert, batch):
     small, _ = narrow(bert)
     teaching = Teaching(bert, small, Distil(1.0, 0.0))

@@ -47,16 +47,6 @@ def curve(run: Run) -> list[dict[str, int | float]]:
     return [dict(zip(trace["columns"], row, strict=True)) for row in trace.get("curve", ())]
 
 
-def _last(run: Run) -> dict[str, int | float]:
-    return curve(run)[-1]
-
-
-def _taken(run: Run) -> dict[str, int | float]:
-    """The row of the step whose masks were kept; the last where none was noted."""
-    rows = curve(run)
-    return next((row for row in rows if row["step"] == run.trace.get("taken")), rows[-1])
-
-
 def _off(
     row: Callable[[Run], Mapping[str, int | float]], one: str, other: str
 ) -> Callable[[Evidence], Estimate | str]:
@@ -69,6 +59,17 @@ def _off(
         return over_seeds([abs(at[one] - at[other]) for at in told])
 
     return measure
+
+
+def _last(run: Run) -> dict[str, int | float]:
+    """The last row, beside the target that was asked for: the training may move its own."""
+    return curve(run)[-1] | {"asked": run.trace["target"]}
+
+
+def _taken(run: Run) -> dict[str, int | float]:
+    """The row of the step whose masks were kept; the last where none was noted."""
+    rows = curve(run)
+    return next((row for row in rows if row["step"] == run.trace.get("taken")), rows[-1])
 
 
 # --- layers ---------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ QUANTITIES |= {
     "sparsity": Quantity(_each(sparsity), reads="layers"),
     "full-sparsity": Quantity(_each(lambda run: 1 - run.kept["model"]), reads="layers"),
     "within-layers": Quantity(_within_layers, reads="shape"),
-    "expected-off": Quantity(_off(_last, "expected", "target"), reads="trace"),
+    "expected-off": Quantity(_off(_last, "expected", "asked"), reads="trace"),
     "realised-off": Quantity(_off(_taken, "realised", "expected"), reads="trace"),
     "attention-gone": Quantity(_gone("attention"), reads="layers", rival=True),
     "feed-forward-gone": Quantity(_gone("feed-forward"), reads="layers", rival=True),

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import encoder, importance, search
-from lib.checkpoints import Keeper, State, join, part
+from lib import encoder, importance, runs, search
+from lib.checkpoints import Keeper, State, join, part, weights
 from lib.compact import dense
 from lib.distil import Distil, Matching
 from lib.errors import StudyError
 from lib.hard_concrete import Units
 from lib.importance import Batch
-from lib.joint import Joint, Plan, reach
+from lib.joint import CLOSE, Joint, Plan, reach
 from lib.lagrangian import Warmup
 from lib.masks import Masks, applied
 from lib.pruners import Aids, Needs, validate
 
 CHECKS, SCORED = 100, 12  # times that the realised sparsity is looked at, and the score
-CLOSE = 0.01  # a step that passes by no more than this is preferred
+RULE = 100  # reg_lr times steps: with less, gates cannot go and come back
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Pruner:
     prune: heads and neurons alone ("fine"), or with them sublayers ("layers"), hidden dims
     ("hidden") or both ("all"). clamp: bound of |alpha|; the authors' 4.605 leaves a live layer 5%
     of its neurons all but shut, ours 0.5%. warmup: fraction of the steps over which the target
-    rises. correct: let the target follow what is realised, not what is expected. strict: refuse a
-    target that the clamp puts out of reach, rather than come as near as it lets. prediction,
-    layers, matching: of distillation; with both weights 0 it is the task's own loss. Departures
-    from the authors' code are the defaults of clamp, course, own_start, unwind and correct, and no
-    dropout of attention.
+    rises. correct: let the target follow what is realised, not what is expected, and hold the gates
+    where it is met. strict: refuse a target that the clamp puts out of reach, rather than come as
+    near as it lets. reg_lr: of gates and price; None is 0.1, or more in a training so short that
+    their travel, reg_lr times steps, would be below 100. prediction, layers, matching: of
+    distillation; with both weights 0 it is the task's own loss. Departures from the authors' code
+    are the defaults of clamp, warmup, course, own_start, unwind, correct, lr, reg_lr and matching,
+    and no dropout of attention.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 let the gates swing about a target that they had met
     units: ClassVar[tuple[str, ...]] = ("parameters",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -65,14 +67,15 @@ class Pruner:
     correct: bool = True
     strict: bool = True
     lr: float = 1e-4
-    reg_lr: float = 0.1
+    reg_lr: int | float | None = None
     prediction: float = 0.1
     layers: float = 0.9
     matching: Matching = "ordered"
 
     def __post_init__(self) -> None:
         validate(self)
-        if not 0 <= self.warmup < 1 or min(self.clamp, self.lr, self.reg_lr) <= 0:
+        rates = self.clamp, self.lr, 1.0 if self.reg_lr is None else self.reg_lr
+        if not 0 <= self.warmup < 1 or min(rates) <= 0:
             raise StudyError(
                 "wanted a warmup in [0, 1) and clamp, lr and reg_lr above 0, got "
                 f"{self.warmup}, {self.clamp}, {self.lr} and {self.reg_lr}"
@@ -106,8 +109,8 @@ class Pruner:
         most = reach(encoder.shape(model), self.prune, self.clamp, Masks.dense(model))
         if self.strict and target > most:
             raise StudyError(
-                f"a sparsity of {target:g} is out of reach: heads and neurons within a clamp of "
-                f"{self.clamp:g} stop at {most:.3f}; widen it, or prune layers too"
+                f"a sparsity of {target:g} is out of reach: with prune={self.prune!r} gates within "
+                f"a clamp of {self.clamp:g} stop at {most:.3f}; widen it, or prune more kinds"
             )
 
     def _plan(self, steps: int, target: float) -> Plan:
@@ -117,9 +120,10 @@ class Pruner:
                 f"wanted more steps than the {rising} of the warm-up, got {steps}; train for "
                 "longer or warm up for less"
             )
-        if steps * self.reg_lr < self.clamp:
+        reg_lr = max(0.1, RULE / steps) if self.reg_lr is None else self.reg_lr
+        if steps * reg_lr < self.clamp:
             raise StudyError(
-                f"{steps} steps at a reg_lr of {self.reg_lr:g} cannot shut a gate that starts at "
+                f"{steps} steps at a reg_lr of {reg_lr:g} cannot shut a gate that starts at "
                 f"{self.clamp:g}; give more steps or a greater reg_lr"
             )
         return Plan(
@@ -133,7 +137,7 @@ class Pruner:
             unwind=self.unwind,
             correct=self.correct,
             lr=self.lr,
-            reg_lr=self.reg_lr,
+            reg_lr=reg_lr,
             distil=self._distil(),
             seed=self.seed,
         )
@@ -150,13 +154,13 @@ class _Run:
         self.found: tuple[int, float] = (0, -1.0)  # its step and realised sparsity
 
     def train(self, batches: list[Batch]) -> nn.Module:
-        keeper = None
+        steps, joint, keeper = self.plan.steps, self.joint, None
         if self.aids.checkpoint:
-            facts = asdict(self.plan) | {"batch": list(batches[0]["input_ids"].shape)}
+            own = {"batch": list(batches[0]["input_ids"].shape), "model": weights(joint.student)}
+            facts = asdict(self.plan) | own
             keeper = Keeper(self.aids.checkpoint, facts)
             if state := keeper.load():
                 self.restore(state)
-        steps, joint = self.plan.steps, self.joint
         marks = {round(steps * (n + 1) / CHECKS) for n in range(CHECKS)}
         scored = {round(steps * (n + 1) / SCORED) for n in range(SCORED)}
         todo = batches[joint.step :]
@@ -185,7 +189,7 @@ class _Run:
     def check(self, seen: dict[str, float]) -> None:
         """Note where the training stands; remember it if it is the best to stop at."""
         step, realised = self.joint.step, self.joint.realised(self.joint.settled())
-        self.joint.correct(realised, seen["expected"])
+        self.joint.correct(realised)
         row = {"step": step, "realised": realised} | seen
         self.curve.append([round(float(row.get(name, 0)), 5) for name in COLUMNS])
         target = self.plan.target
@@ -234,7 +238,10 @@ COLUMNS = ("step", "expected", "target", "realised", *LOSSES, "l1", "l2")
 
 
 def summary(masks: Masks, small: nn.Module) -> dict:
-    """What is left by layer: kept units, and the useful among them, whose factor is above 0.5."""
+    """What is left by layer: kept units, and the useful among them, whose factor is above 0.5.
+
+    `bits` says which, one bit a unit, layer after layer: `runs.unpack_labels(text, units, 2)`.
+    """
     layers = encoder.shape(small).layers
     alive = [torch.tensor([getattr(layer, name) for layer in layers]) for name in ("mha", "ffn")]
     found = {name: there.tolist() for name, there in zip(("mha", "ffn"), alive, strict=True)}
@@ -245,4 +252,7 @@ def summary(masks: Masks, small: nn.Module) -> dict:
     hidden = masks.hidden
     found["hidden"] = encoder.shape(small).hidden
     found["useful_hidden"] = found["hidden"] if hidden is None else int((hidden > 0.5).sum())
+    kinds = {"heads": masks.heads, "neurons": masks.neurons, "hidden": hidden}
+    kept = {n: (m != 0).long().flatten().cpu() for n, m in kinds.items() if m is not None}
+    found["bits"] = {name: runs.pack_labels(own.numpy(), 2) for name, own in kept.items()}
     return found

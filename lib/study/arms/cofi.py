@@ -6,7 +6,9 @@ from typing import Any
 STEPS = {"steps": 1200, "batch": 32}
 AUTHORS = {  # their settings; for their reg_lr, 0.01 over some 40,000 steps, there is no time here
     "clamp": 4.605,
+    "warmup": 0.1,
     "course": "linear",
+    "matching": "unordered",
     "own_start": False,
     "unwind": False,
     "correct": False,
@@ -17,6 +19,7 @@ ANSWERS = {"prediction": 1.0, "layers": 0.0}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "cofi": ("cofi", {}),
     "cofi-authors": ("cofi", AUTHORS),
+    "cofi-paper": ("cofi", AUTHORS | {"reg_lr": 0.01}),  # over the paper's own number of steps
     "cofi-fine": ("cofi", {"prune": "fine", "clamp": 4.605, "strict": False}),
     "cofi-fine-wide": ("cofi", {"prune": "fine"}),
     "cofi-layers": ("cofi", {"prune": "layers"}),

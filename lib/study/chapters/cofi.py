@@ -56,10 +56,11 @@ def pruned(
     pair: Pair | None = None,
     unit: str = UNIT,
 ) -> Iterator[Spec]:
-    """Arms x sizes, seed by seed, each fine-tuned after; a rival for as many steps in all."""
+    """Arms x sizes, seed by seed, each fine-tuned after; a rival for about as long in all: a step
+    of CoFi's pruning takes the time of two of fine-tuning."""
     sizes = tuple(sizes)
     for seed, size, arm in product(seeds, sizes, arms):
-        longer = {} if arm in ARMS else {"steps": STEPS["steps"] + TUNED["steps"]}
+        longer = {} if arm in ARMS else {"steps": 2 * STEPS["steps"] + TUNED["steps"]}
         recipe = distilled_recipe(arm, **(QUICK if p.quick else longer))
         yield spec(p, arm, size, unit=unit, seed=seed, pair=pair or main(p), after=recipe)
 
@@ -156,8 +157,8 @@ def whole(p: Profile) -> Iterator[Spec]:
     recipe = distilled_recipe("cofi", epochs=WHOLE["tuning"], lr=2e-5)
     del recipe["steps"]
     for size in p.sizes[:2]:
-        sees, options = {"steps": WHOLE["pruning"]}, {"reg_lr": 0.01}
-        yield spec(p, "cofi-authors", size, unit=UNIT, options=options, sees=sees, after=recipe)
+        sees = {"steps": WHOLE["pruning"]}
+        yield spec(p, "cofi-paper", size, unit=UNIT, sees=sees, after=recipe)
 
 
 GROUPS: dict[str, Group] = {
