@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import made as crafted
 import numpy as np
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from scipy import stats
 from sklearn import metrics
 
 from lib import claims, runs, study
-from lib.claims import Verdict, judge, overall, quantities, verdict_of
+from lib.claims import Verdict, judge, judging, overall, quantities, verdict_of
 from lib.claims.answers import _resamples, score, wilson
 from lib.claims.cells import at_cell, timings_of
 from lib.claims.quantities import Estimate, Evidence
@@ -334,6 +335,34 @@ def test_no_verdict_before_every_run_that_the_study_asks_for_is_there():
     assert verdicts([r for r in wanted if r is not gone]) == whole | {0.5: Verdict.INCONCLUSIVE}
 
 
+PLACE = ("minilm-l6", "sst2")
+
+
+@pytest.mark.parametrize("key", ["cofi.sst2", "cofi.sparsity"])
+def test_no_verdict_on_scores_rests_on_a_run_that_missed_its_sparsity(key):
+    p = study.PROFILES["published"]
+    specs = study.groups("cofi", p)["headline"]
+    found = [crafted.run(spec) for spec in specs]
+
+    def verdicts(found):
+        own = [f for f in findings_of(key, p, found) if (f.encoder, f.task) == PLACE]
+        return {cell.cell: cell.verdict for f in own for cell in f.cells}, own[0].note
+
+    whole, _ = verdicts(found)
+    assert whole[0.05] not in (Verdict.INCONCLUSIVE, Verdict.UNTESTED)
+    late = next(run for run in found if run.spec.budget == 0.05)
+    missed = replace(late, trace=late.trace | {"missed": 0.04})
+    now, note = verdicts([missed if run is late else run for run in found])
+    if key == "cofi.sparsity":  # a miss is the finding there
+        assert now == whole
+    else:
+        assert now == whole | {0.05: Verdict.INCONCLUSIVE}
+        assert "1 of them missed the sparsity they name" in note
+    loose = replace(missed, spec=replace(late.spec, options={"strict": False}))
+    assert judging._missed([missed], "score")
+    assert not judging._missed([loose], "score")
+
+
 def test_runs_made_under_another_claims_file_are_noted():
     found = density_runs(QUICK)
     assert "another claims file" not in findings_of("coreset.density", QUICK, found)[0].note
@@ -528,7 +557,8 @@ def test_every_claim_that_is_owed_is_there():
 def test_every_claim_selects_runs_of_the_published_study_in_every_cell(key):
     claim = CLAIMS[key]
     specs = study.specs(claim.chapter, "published")
-    if claim.original["task"] in ("qnli", "qqp"):  # the stand-ins have no such task
+    only_there = (claim.select or {}).get("arm") == "cofi-paper"  # the paper's whole schedule
+    if claim.original["task"] in ("qnli", "qqp") or only_there:  # the stand-ins have no such task
         specs = study.specs(claim.chapter, "paper")
     for select in filter(None, (claim.select, claim.versus)):
         own = [s for s in specs if study.matches(s, select)]

@@ -11,6 +11,8 @@ from lib.claims.reading import digest
 from lib.claims.verdicts import overall
 from lib.runs import Probe, Question, Run, Spec, Timing
 
+ABOUT_SPARSITY = ("sparsity", "full-sparsity", "within-layers", "expected-off", "realised-off")
+
 
 def judge(
     claim: Claim,
@@ -77,7 +79,7 @@ def _finding(
     theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
     dropped = QUANTITIES[judged].reads == "token-timings"
     near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs}, dropped)
-    cells, used, asked = [], [], {}
+    cells, used, asked, short_of = [], [], {}, {}
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
         if not at or (claim.versus is not None and not against):
@@ -96,18 +98,34 @@ def _finding(
         short = QUANTITIES[judged].reads not in PER_ENCODER and any(
             spec not in runs for spec in (*at, *against)
         )
-        if short and found.verdict is not Verdict.UNTESTED:  # no verdict before all runs are there
+        missed = _missed([*evidence.runs, *evidence.rivals], judged)
+        # no verdict before all runs are there, and none on models larger than they should be
+        if (short or missed) and found.verdict is not Verdict.UNTESTED:
             found = replace(found, verdict=Verdict.INCONCLUSIVE)
+        short_of |= dict.fromkeys(missed)
         cells.append(found)
     if not cells:
         return []
     verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
     have = sum(s in runs for s in asked)
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
+    notes += [f"{len(short_of)} of them missed the sparsity they name"] if short_of else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
     note = "; ".join(dict.fromkeys(notes))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
+
+
+def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
+    """Which of these runs say that they are no success: their pruning missed its target.
+
+    One that was told to come as near as it can is as it should be, and where the sparsity itself is
+    judged, a miss is the finding.
+    """
+    if quantity in ABOUT_SPARSITY:
+        return []
+    own = [run.spec for run in runs if run.trace.get("missed")]
+    return [spec for spec in own if spec.options.get("strict", True)]
 
 
 def _of_itself(claim: Claim) -> Finding:

@@ -18,7 +18,7 @@ from lib.figures.facts import UNTESTED
 from lib.runs import Run, Timing
 from lib.study.chapters.cofi import main
 
-OTHER_GPU = 5.2  # speedup of the authors' smallest MNLI model on a GPU that is not theirs
+MNLI_SPEED, OTHER_GPU = 12.1, 5.2  # of the authors' smallest MNLI model: on their GPU, on another
 RELEASED_COLA = 0.389  # Matthews correlation of the released model, from the authors' list
 
 
@@ -126,6 +126,7 @@ MEASURED = {  # name: claim, cell, form, times
     "full-sparsity": ("cofi.validate.sparsity-full", 0.05, ".3f", 1),
     "within-layers": ("cofi.validate.sparsity-definition", "", ".3f", 1),
     "hours": ("cofi.cost", 0.05, ".2f", 1),
+    "share-cola": ("cofi.validate.cola", 0.05, ".2f", 1),
 }
 ELSEWHERE = {  # of another encoder than the chapter's own
     "lead-small": ("cofi.beats-small", "", "+.1f", 100),
@@ -184,7 +185,7 @@ def _validators(findings: Sequence[Finding]) -> dict[str, str]:
     found = {
         "general-hours": f"{GENERAL:g}",
         "paper-hours": f"{stated(findings, 'cofi.cost')[0.05]:g}",
-        "paper-speed": f"{stated(findings, 'cofi.sst2-speed')[0.05]:g}",
+        "paper-speed": f"{MNLI_SPEED:g}",
         "other-gpu": f"{OTHER_GPU:g}",
         "talk-layer-loss": f"{100 * (distil['cofi-prediction'] - distil['cofi']):.1f}",
         "talk-over-ten": str(sum(speed > 10 for speed in speeds)),

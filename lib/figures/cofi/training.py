@@ -51,13 +51,14 @@ def training(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         _sparsity(top, own)
         for seed, mine in own[own["score"].notna()].groupby("seed"):
             bottom.plot(mine["step"], mine["score"], **style.look(arm), label=f"seed {seed}")
-        bottom.axhline(_dense(found), color=INK, lw=1)
+        if (dense := _dense(found)) is not None:
+            bottom.axhline(dense, color=INK, lw=1)
     top = axes[0]
     last = table["step"].max()
     top.plot(last, 1 - size, clip_on=False, **TALK)
     style.note(top, "talk: meets its target", (last, 1 - size), (-6, -16), ha="right")
     axes[0].set_ylabel("sparsity of the layers")
-    axes[2].set_ylabel("score on a piece of train\n(line: dense, on dev)")
+    axes[2].set_ylabel("score on a piece of train\n(line: the dense model's)")
     axes[0].legend(loc="lower right", bbox_to_anchor=(1, 0.12))
     return figure, table
 
@@ -76,8 +77,10 @@ def _sparsity(ax: Axes, own: pd.DataFrame) -> None:
     ax.set_ylim(0, 1.04)
 
 
-def _dense(found: Iterable[Run]) -> float:
-    return frames.select(found, method="cofi")[0].dense["score"]
+def _dense(found: Iterable[Run]) -> float | None:
+    """The teacher's best score on the selection split, of which `scores` are on a piece."""
+    taught = frames.select(found, method="cofi")[0].provenance.get("teacher", {})
+    return max((score for _, score in taught.get("selection", ())), default=None)
 
 
 def heads(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
