@@ -154,7 +154,7 @@ def whole(p: Profile) -> Iterator[Spec]:
     """The paper's whole schedule, with its own rate for the masks."""
     if p.name != "paper" or not p.others:
         return
-    recipe = distilled_recipe("cofi", epochs=WHOLE["tuning"], lr=2e-5)
+    recipe = distilled_recipe("cofi-paper", epochs=WHOLE["tuning"], lr=2e-5)
     del recipe["steps"]
     for size in p.sizes[:2]:
         sees = {"steps": WHOLE["pruning"]}
