@@ -143,7 +143,7 @@ class Joint:
 
     def correct(self, realised: float) -> None:
         """Expected is not realised: move the target by a part of what the last misses it by."""
-        if self.plan.correct and self.step >= self.course.steps:
+        if self.plan.correct and not self.held and self.step >= self.course.steps:
             gap = self.course.end - realised
             self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
