@@ -84,6 +84,20 @@ def test_what_is_on_record_is_read_and_not_computed_again(spec, store, monkeypat
     assert execute.obtain([spec, spec], store) == [first, first]
 
 
+@pytest.mark.parametrize("compute", [True, False])
+@pytest.mark.parametrize("name", ["data.csv", "tiny/model.safetensors"])
+def test_a_record_of_a_file_that_has_changed_is_refused(spec, store, place, name, compute):
+    execute.obtain([spec], store)
+    file, old = place / name, (place / name).read_bytes()
+    file.write_bytes(old.replace(b"t5 ", b"t6 ") if name == "data.csv" else old + b" ")
+    with pytest.raises(StudyError, match=rf"^{file} has changed since {store.path(spec)} was rec"):
+        execute.obtain([spec], store, compute)
+    file.write_bytes(old)
+    assert len(execute.obtain([spec], store, compute)) == 1
+    file.unlink()  # what was recorded of it still stands
+    assert len(execute.obtain([spec], store, compute)) == 1
+
+
 def test_without_computing_a_missing_record_is_named(spec, store):
     with pytest.raises(StudyError, match=rf"1 of 1 runs are not on record.*{spec.key}"):
         execute.obtain([spec], store, compute=False)
