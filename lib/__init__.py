@@ -23,6 +23,7 @@ How an encoder is made smaller:
     tuning              how is what survives rescaled or refitted?
 What it costs and how good it is:
     costs, timings      parameters, MACs, seconds
+    devices             where is everything computed, and does bfloat16 pay there?
     evaluate            scores, with every example's prediction
 What happened, and whether the talk held:
     study               which runs does a chapter rest on? One file a chapter; and what is missing?

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import assets, batches, claims, costs, encoder, products, pruners, runs, tasks
+from lib import assets, batches, claims, costs, devices, encoder, products, pruners, runs, tasks
 from lib.compact import dense
 from lib.errors import StudyError, unknown
 from lib.evaluate import Evaluation, autocast, score
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Sequence length at which MACs are stated, unless they are the budget: then it is the task's own.
 MACS_TOKENS = 128
 SELECT = 500  # texts that a method may score itself on as it trains
-PRECISION = "bfloat16"  # of the matrix products behind every score; provenance repeats it
+PRECISION = "bfloat16"  # of the matrix products behind every score, where that pays
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def prepare(spec: runs.Spec) -> Bench:
     """Load or train the teacher of a spec and score it on the reported split."""
     task = tasks.get(spec.task)
     it = teacher(spec.encoder, spec.task, spec.training["teacher"])
-    it.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    it.model.to(devices.device())
     dev = tasks.load(spec.task, "dev")
     found = score(it.model, it.tokenizer, dev, task, PRECISION)
     return Bench(task, it, dev, found, _measured(found, it.model, MACS_TOKENS))
@@ -311,10 +311,15 @@ def _fractions(pruned: nn.Module, whole: nn.Module, count, tokens: int | float) 
 
 
 def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:
-    """Where a run comes from: code, machine, data, weights and the claims it may be held to."""
+    """Where a run comes from: code, machine, data, weights and the claims it may be held to.
+
+    `precision` is that of the matrix products behind its scores, and what a recipe's "bfloat16"
+    came to on this machine.
+    """
+    device = next(bench.teacher.model.parameters()).device
     foreign = (spec.training["sees"] or {}).get("task")
     return machine() | {
-        "precision": PRECISION,
+        "precision": devices.precision(PRECISION, device),
         "macs_tokens": tokens,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": {
@@ -340,7 +345,7 @@ def machine() -> dict:
         "commit": commit or "unknown",
         "dirty": bool(dirty) if commit else None,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "device": devices.name(devices.device()),
         "threads": torch.get_num_threads(),
     }
 
@@ -351,10 +356,3 @@ def _git(*command: str) -> str | None:
     except FileNotFoundError:
         return None  # no git: a downloaded archive has no commit to name
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

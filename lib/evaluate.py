@@ -10,7 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import nn
 
-from lib import batches
+from lib import batches, devices
 from lib.errors import StudyError
 from lib.tasks import Task
 
@@ -28,16 +28,15 @@ class Evaluation:
 
 
 def autocast(device: torch.device, precision: str, frozen: bool = False) -> torch.autocast:
-    """The context that runs matrix products in `precision`.
+    """The context that runs matrix products in `precision`, bfloat16 where that pays.
 
     Where the weights are `frozen` they are cast once for the whole context; where an optimiser
     moves them inside it, a cast kept from before would be stale.
     """
     if precision not in PRECISIONS:
         raise StudyError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    return torch.autocast(
-        device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=frozen
-    )
+    low = devices.precision(precision, device) == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low, cache_enabled=frozen)
 
 
 def score(

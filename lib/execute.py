@@ -3,11 +3,12 @@
 Reading needs no torch, so a book of records is built without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
-from lib import runs
+from lib import assets, runs
 from lib.errors import StudyError
 
 
@@ -15,9 +16,12 @@ def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) 
     """The runs of `specs`, in their order: read where on record, executed where not.
 
     With `compute=False` a missing record is a StudyError that names it. Each run is stored as soon
-    as it is complete, so an interruption loses the one under way and no other.
+    as it is complete, so an interruption loses the one under way and no other. A record of a
+    reader's own file that has changed since is a StudyError too.
     """
     specs = list(specs)
+    for spec in dict.fromkeys(specs):
+        _check_files(spec, store)
     missing = [spec for spec in dict.fromkeys(specs) if not store.has(spec)]
     if missing and not compute:
         raise StudyError(
@@ -66,6 +70,32 @@ def answer(
                 store.put_probe(found)
             progress.update()
     return [store.probe(question) for question in questions]
+
+
+def _check_files(spec: runs.Spec, store: runs.Store) -> None:
+    """Refuse a record whose CSV or encoder is another by now; one that is gone says nothing."""
+    own = spec.task.startswith("csv:") or spec.encoder not in assets.ENCODERS
+    if not own or not store.has(spec):
+        return
+    for file, recorded in _own_files(store.get(spec)):
+        if file.is_file() and recorded not in (None, assets.sha256(file)):
+            raise StudyError(
+                f"{file} has changed since {store.path(spec)} was recorded: put the old one back, "
+                "or give the new one another name"
+            )
+
+
+def _own_files(run: runs.Run) -> Iterator[tuple[Path, str | None]]:
+    """The files of a reader's own that a run rests on, each with the sha256 it had then."""
+    recorded = run.provenance.get("sha256", {})
+    if run.spec.task.startswith("csv:"):
+        from lib.tasks import own
+
+        for label, path in own.source(run.spec.task.removeprefix("csv:")).labels.items():
+            yield path, recorded.get("data", {}).get(label)
+    if run.spec.encoder not in assets.ENCODERS:
+        folder = Path(run.spec.encoder).expanduser()
+        yield folder / assets.WEIGHTS, recorded.get("encoder")
 
 
 def _teacher(spec: runs.Spec) -> str:

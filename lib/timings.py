@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lib import assets, costs, encoder, runs, study
+from lib import assets, costs, devices, encoder, runs, study
 from lib.bench import machine
 from lib.tokens.model import wrap
 
@@ -78,6 +78,7 @@ def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
             zero(model, zeroed)
         models[f"pruned {number}"] = model
     batches = {key: [short] for key in models} | {"dense_padded": [padded]}
+    models = {key: model.to(devices.device()) for key, model in models.items()}
     seconds = costs.latency(models, batches, rounds, protocol["precision"])
     here = machine()
     records = []

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import register_parametrization, remove_parametr
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from lib import batches, checkpoints
+from lib import batches, checkpoints, devices
 from lib.checkpoints import Keeper, State
 from lib.distil import Distil, Teaching
 from lib.errors import StudyError, unknown
@@ -36,7 +36,7 @@ class Recipe:
     )
     weight_decay: float | int = 0.01  # on matrices only
     clip: float | int = 1.0  # largest gradient norm
-    precision: str = "bfloat16"  # of the matrix products; weights and optimiser stay float32
+    precision: str = "bfloat16"  # of the matrix products, where that pays; all else is float32
     selections: int = 0  # times that the selection split is scored; the best state is kept
     distil: Distil | None = None  # from a teacher, in place of the labels
 
@@ -97,7 +97,7 @@ def finetune(
     Raises StudyError when the loss is not finite.
     """
     set_seed(seed)  # dropout has no generator of its own
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=devices.device().type == "cpu")
     # Only here and in dropout does chance enter: order of the examples, from this generator.
     order = torch.Generator().manual_seed(seed)
     steps = recipe.total(len(data))
@@ -172,7 +172,8 @@ def _teaching(
     if teacher is None:
         raise StudyError("wanted a teacher, as the recipe says distil, got none; give one")
     teaching = Teaching(teacher, model, recipe.distil).to(device)
-    return teaching.cast(torch.bfloat16) if recipe.precision == "bfloat16" else teaching
+    low = devices.precision(recipe.precision, device) == "bfloat16"
+    return teaching.cast(torch.bfloat16) if low else teaching
 
 
 def _loss(model: nn.Module, batch: dict[str, Tensor], teaching: Teaching | None) -> Tensor:

@@ -276,6 +276,46 @@ def test_a_reproduction_judges_the_score_itself():
     assert (finding.cells[0].stated_low, finding.cells[0].stated_high) == (low, high)
 
 
+MRPC = study.profile(QUICK, task="mrpc", seeds=1)
+PAIRS = np.arange(408) % 3 > 0  # two of three pairs are paraphrases
+
+
+def mrpc(key: str, own: np.ndarray, rival: np.ndarray | None = None) -> claims.Finding:
+    """A claim judged on F1's own task, with the same answers of the arm at every budget."""
+    claim, found = CLAIMS[key], []
+    for s in study.specs("coreset", MRPC):
+        for select, said in ((claim.select, own), (claim.versus, rival)):
+            if select and study.matches(s, select):
+                packed = runs.pack_examples("f1", *(x.astype(int) for x in (PAIRS, PAIRS, said)), 2)
+                found.append(made(s, answers(9, 10), per_example=packed))
+    (finding,) = findings_of(key, MRPC, found)
+    return finding
+
+
+def test_what_a_talk_states_in_accuracy_is_judged_in_accuracy_elsewhere_too():
+    """F1 would call a model that says no to nearly all far worse than one that says yes to all."""
+    never, half = np.zeros(408, bool), PAIRS & (np.arange(408) < 204)
+    lost = mrpc("coreset.density", half)
+    assert [cell.measured for cell in lost.cells] == [pytest.approx((PAIRS ^ half).mean())] * 4
+    led = mrpc("coreset.beats-svd", half, never)
+    assert [cell.measured for cell in led.cells] == [pytest.approx(half.sum() / 408)] * 2
+    for finding in (lost, led):
+        assert "judged in accuracy, which is what the talk states" in finding.note
+
+
+def test_a_model_that_says_the_same_of_all_texts_is_named_whatever_it_scores():
+    always = np.ones(408, bool)
+    never = ~always
+    never[:12] = True  # 97% are left
+    wrong = PAIRS ^ (np.arange(408) % 10 == 0)
+    led = mrpc("coreset.beats-svd", always, never)
+    assert led.verdict is Verdict.REPRODUCED
+    for name in ("coreset", "svd"):
+        assert f"{name} at 0.5: one answer for 97% of the texts or more in its run" in led.note
+    assert "one answer" not in mrpc("coreset.beats-svd", wrong, wrong).note
+    assert "one answer" not in mrpc("coreset.density", PAIRS).note
+
+
 def test_a_partly_filled_store_gives_untested_cells_and_says_what_is_missing():
     found = [run for run in density_runs(QUICK) if run.spec.budget in (0.9, 0.3)]
     (finding,) = findings_of("coreset.density", QUICK, found)

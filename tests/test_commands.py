@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -39,9 +40,21 @@ def test_verdicts_are_tab_separated_lines_under_a_header(capsys):
             ["chapter", "coreset", "--set", "sed=1"],
             "unknown parameter of the notebook coreset 'sed'",
         ),
+        (["chapter", "coreset", "--task", "colla"], "unknown task 'colla'; did you mean cola?"),
+        (["chapter", "coreset", "--task", "csv:none.csv"], "no CSV at none.csv: check the path"),
+        (["chapter", "coreset", "--encoder", "minilm"], "unknown encoder 'minilm'; did you mean"),
+        (["chapter", "coreset", "--encoder", "./none"], "no encoder folder at ./none: give a"),
+        (
+            ["chapter", "coreset", "--budgets", "half"],
+            "wanted numbers for budgets, got 'half'; say",
+        ),
+        (["chapter", "coreset", "--budgets", ".5,1.5"], "wanted a budget in (0, 1], got 1.5"),
+        (["chapter", "coreset", "--seeds", "1.5"], "wanted at least one seed, got 1.5; give a"),
     ],
 )
-def test_bad_input_is_one_line_and_status_1(command, error, capsys):
+def test_bad_input_is_one_line_and_status_1(command, error, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(assets, "CACHE", tmp_path)
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: pytest.fail("it started"))
     assert main(command) == 1
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: {error}")
@@ -117,6 +130,54 @@ def test_a_chapter_takes_its_parameters_from_options_and_settings(monkeypatch, t
     command = ["chapter", "coreset", "--task", "cola", "--seeds", "3", "--budgets", ".9,.5"]
     assert main([*command, "--set", "profile=paper"]) == 0
     assert given == {"task": "cola", "seeds": 3, "budgets": [0.9, 0.5], "profile": "paper"}
+
+
+GIVEN = "profile = None\ntask = None\nencoder = None"
+LOOK = """
+import os
+from pathlib import Path
+from lib import assets, study, tasks
+print(len(tasks.load(task, "dev")), "reported texts of", task)
+print("encoder", assets.encoder_folder(encoder))
+print("cache", assets.CACHE, study.LOCAL)
+print("GLUE", (Path(os.environ["GLUE_DIR"]) / "CoLA").is_dir())
+"""
+
+
+def test_a_chapter_finds_what_is_named_from_where_the_command_stands(
+    monkeypatch, tmp_path, make_classifier, digits, capsys
+):
+    """The notebook itself runs in another folder."""
+    here, notebooks = tmp_path / "here", tmp_path / "notebooks"
+    notebooks.mkdir()
+    cells = [nbformat.v4.new_code_cell(text) for text in (GIVEN, LOOK)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(book, notebooks / "look.ipynb")
+    (here / "glue" / "CoLA").mkdir(parents=True)
+    make_classifier("bert", 2).bert.save_pretrained(here / "tiny")
+    digits.save_pretrained(here / "tiny")
+    texts = [f"t{2 + n % 30} t{2 + n // 30},{n % 2}\n" for n in range(60)]
+    for name in ("train.csv", "dev.csv"):
+        (here / name).write_text("text,label\n" + "".join(texts))
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(chapters, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(assets, "CACHE", Path("cache"))
+    monkeypatch.setenv("PRUNING_CACHE", "cache")
+    monkeypatch.setenv("GLUE_DIR", "glue")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = ["chapter", "look", "--task", "csv:train.csv,dev.csv", "--encoder", "./tiny"]
+    assert main(command) == 0, capsys.readouterr().err
+    [made] = (here / "cache" / "forks").glob("*/look.ipynb")
+    shown = nbformat.read(made, as_version=4).cells[-1].outputs
+    shown = "".join(it["text"] for it in shown if it.get("name") == "stdout")
+    assert shown.splitlines() == [
+        f"60 reported texts of csv:{here}/train.csv,{here}/dev.csv",
+        f"encoder {here}/tiny",
+        f"cache {here}/cache {here}/cache/runs",
+        "GLUE True",
+    ]
 
 
 def test_a_study_error_inside_a_command_is_shown_and_nothing_else(monkeypatch, capsys):

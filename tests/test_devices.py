@@ -1,4 +1,7 @@
-"""Does everything follow the model's device? Asked without a GPU, of a device that is made up."""
+"""Does everything follow the model's device, and is bfloat16 used only where it pays?
+
+The first is asked without a GPU, of a device that is made up.
+"""
 
 import json
 import os
@@ -6,11 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import test_pruners
 import torch
+from datasets import Dataset
 
-from lib import pruners
+from lib import devices, pruners
+from lib.distil import Distil
+from lib.evaluate import autocast
 from lib.tokens.costs import fraction
+from lib.train import Recipe, finetune
 
 HERE = Path(__file__).parent
 
@@ -73,3 +81,50 @@ def test_pruning_follows_the_model_to_its_device():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["cases"] == list(CASES)
     assert found["wrong"] == {}
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("model name\t: Old\nflags\t\t: fpu avx2 avx512f", "float32"),
+        ("model name\t: New\nflags\t\t: fpu avx512_bf16", "bfloat16"),
+        ("flags\t\t: amx_bf16 amx_tile", "bfloat16"),
+        ("Features\t: fp asimd bf16", "bfloat16"),
+        ("Features\t: fp asimd", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_a_processor_without_instructions_for_bfloat16_computes_in_float32(
+    text, used, monkeypatch, tmp_path
+):
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}\n")
+    monkeypatch.setattr(devices, "CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "_flags", devices._flags.__wrapped__)
+    assert devices.precision("bfloat16", CPU) == used
+    assert devices.precision("float32", CPU) == "float32"
+    with autocast(CPU, "bfloat16"):
+        assert torch.is_autocast_enabled("cpu") == (used == "bfloat16")
+
+
+def test_a_gpu_that_merely_emulates_bfloat16_computes_in_float32(monkeypatch):
+    for own, used in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, own=own: own
+        )
+        assert devices.precision("bfloat16", CUDA) == used
+
+
+@pytest.mark.parametrize("distil", [None, Distil(1.0, 1.0)])
+def test_a_recipe_s_bfloat16_is_meant_where_it_pays(distil, monkeypatch, make_classifier, digits):
+    data = Dataset.from_dict({"input_ids": [[2, 5], [3, 6]], "label": [0, 1], "length": [2, 2]})
+    recipe = Recipe(steps=1, batch=2, distil=distil)
+    for pays, used in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(devices, "bfloat16_pays", lambda device, pays=pays: pays)
+        model, seen = make_classifier("bert", 2), []
+        model.register_forward_hook(lambda *given, seen=seen: seen.append(given[-1].logits.dtype))
+        finetune(model, digits, data, recipe, seed=0, teacher=make_classifier("bert", 2))
+        assert seen == [used]

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lib import assets, bench, execute, pruners, runs, study, teachers
+from lib import assets, bench, devices, execute, pruners, runs, study, teachers
 from lib.errors import StudyError
 from lib.probes import formats
 
@@ -64,14 +64,38 @@ def test_a_run_is_a_teacher_made_smaller(spec, store):
     assert np.mean(answers.pruned == answers.labels) == pytest.approx(run.pruned["score"])
     assert {"teacher", "prune", "evaluate"} == set(run.seconds)
     assert len(run.provenance["sha256"]["teacher"]) == 64
-    assert run.provenance["precision"] == "bfloat16"
+    assert run.provenance["precision"] == devices.precision("bfloat16", devices.device())
     assert run.provenance["claims"]
+
+
+def test_a_record_names_the_precision_that_was_really_used(spec, store, monkeypatch):
+    bfloat16 = spec.training | {"teacher": TEACH | {"steps": 2, "precision": "bfloat16"}}
+    for seed, (pays, used) in enumerate([(True, "bfloat16"), (False, "float32")]):
+        monkeypatch.setattr(devices, "bfloat16_pays", lambda device, pays=pays: pays)
+        asked = replace(spec, seed=seed, training=bfloat16)
+        [run] = execute.obtain([asked], store)
+        assert run.provenance["precision"] == used
+        assert run.spec.key == asked.key
 
 
 def test_what_is_on_record_is_read_and_not_computed_again(spec, store, monkeypatch):
     [first] = execute.obtain([spec], store)
     monkeypatch.setattr(bench, "perform", lambda *_: pytest.fail("computed again"))
     assert execute.obtain([spec, spec], store) == [first, first]
+
+
+@pytest.mark.parametrize("compute", [True, False])
+@pytest.mark.parametrize("name", ["data.csv", "tiny/model.safetensors"])
+def test_a_record_of_a_file_that_has_changed_is_refused(spec, store, place, name, compute):
+    execute.obtain([spec], store)
+    file, old = place / name, (place / name).read_bytes()
+    file.write_bytes(old.replace(b"t5 ", b"t6 ") if name == "data.csv" else old + b" ")
+    with pytest.raises(StudyError, match=rf"^{file} has changed since {store.path(spec)} was rec"):
+        execute.obtain([spec], store, compute)
+    file.write_bytes(old)
+    assert len(execute.obtain([spec], store, compute)) == 1
+    file.unlink()  # what was recorded of it still stands
+    assert len(execute.obtain([spec], store, compute)) == 1
 
 
 def test_without_computing_a_missing_record_is_named(spec, store):

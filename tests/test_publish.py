@@ -174,7 +174,7 @@ def test_a_fork_is_executed_with_its_parameters_and_leaves_the_book_alone(projec
 def test_settings_of_a_command_line_become_parameters():
     texts = [
         "task=csv:a,b.csv",
-        "encoder=a/b-1.5",
+        "encoder=2024",
         "seeds=3",
         "budgets=.9,0.5",
         "lr=2e-5",
@@ -182,7 +182,7 @@ def test_settings_of_a_command_line_become_parameters():
     ]
     assert chapters.settings(texts) == {
         "task": "csv:a,b.csv",
-        "encoder": "a/b-1.5",
+        "encoder": "2024",
         "seeds": 3,
         "budgets": [0.9, 0.5],
         "lr": 2e-5,

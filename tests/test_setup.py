@@ -13,6 +13,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from lib import pruners, study
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -109,12 +111,43 @@ def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch, bert):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def example(page: str, opening: str) -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    [found] = [block for block in blocks if block.startswith(opening)]
+    return found
+
+
+@pytest.fixture
+def classifier(tmp_path, monkeypatch, make_classifier, digits):
+    """Where the pages' examples look for one, with its tokenizer."""
     monkeypatch.chdir(tmp_path)
-    bert.save_pretrained("path/to/a/classifier")
-    exec(example, {})
-    assert (tmp_path / "smaller" / "model.safetensors").is_file()
+    for folder in ("path/to/a/classifier", "path/to/classifier"):
+        make_classifier("bert", 2).save_pretrained(folder)
+        digits.save_pretrained(folder)
+
+
+def test_the_readmes_example_runs_and_its_pipeline_classifies(classifier):
+    names = {}
+    exec(example("README.md", "from transformers import Auto"), names)
+    assert Path("smaller/model.safetensors").is_file()
+    [answer] = names["classify"]("t5 t6 t7")
+    assert answer["label"] in names["smaller"].config.id2label.values()
+    assert headline(names["prune"])
+
+
+def test_the_example_on_forking_saves_what_can_be_loaded(classifier):
+    names = {}
+    exec(example("book/fork.md", "from transformers import Auto"), names)
+    again = names["AutoModelForSequenceClassification"].from_pretrained("smaller")
+    assert again.num_parameters() == names["smaller"].num_parameters()
+    assert names["AutoTokenizer"].from_pretrained("smaller").tokenize("t5 t6") == ["t5", "t6"]
+    assert headline(names["prune"])
+
+
+def headline(prune: pruners.Pruner) -> bool:
+    """Is it the reading of the slides that the study's first verdicts are about?"""
+    name, options = study.ARMS["coreset"]
+    return prune == pruners.get(name, unit=prune.unit, **options)
 
 
 def test_the_readme_names_only_commands_that_exist():

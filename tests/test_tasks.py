@@ -363,6 +363,15 @@ def test_two_files_are_train_and_dev(own):
     assert list(tasks.digests(name)) == ["mine.csv", "dev.csv"]
 
 
+def test_files_of_one_name_keep_their_digests_apart(tmp_path):
+    paths = [tmp_path / part / "mine.csv" for part in ("train", "dev")]
+    for path, text in zip(paths, (table(), "label,text\nyes,other\n"), strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    found = tasks.digests(f"csv:{paths[0]},{paths[1]}")
+    assert found == {str(path): assets.sha256(path) for path in paths}
+
+
 def test_pairs_and_numbered_labels(own):
     lines = [f"a {n},b {n},{(2, 10)[n % 2]}" for n in range(40)]
     name = own("\n".join(["text,text_pair,label", *lines]))

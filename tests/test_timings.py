@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib import costs, encoder, runs, study, timings
+from lib import bench, costs, devices, encoder, runs, study, timings
 
 
 @pytest.fixture
@@ -49,6 +49,26 @@ def test_each_arm_runs_what_it_says(clocked, monkeypatch):
     assert seen["dense"][1]["input_ids"].shape == (2, 4)
     assert encoder.shape(seen["pruned 1"][0]).json() == clocked[1].shape
     assert encoder.shape(seen["hf"][0]) == encoder.shape(seen["dense"][0])
+
+
+def test_the_recorded_device_is_that_of_the_models(clocked, monkeypatch):
+    """On a device that holds no numbers; a GPU's name would do as well."""
+    seen = set()
+
+    def latency(models, batches, rounds, precision):
+        seen.update(p.device for model in models.values() for p in model.parameters())
+        return {name: [1.0] * rounds for name in models}
+
+    monkeypatch.setattr(costs, "latency", latency)
+    monkeypatch.setattr(devices, "device", lambda: torch.device("meta"))
+    monkeypatch.setattr(devices, "name", lambda device: f"a {device.type}")
+    bench.machine.cache_clear()
+    try:
+        [first, _] = timings.compare(clocked, rounds=1)
+    finally:
+        bench.machine.cache_clear()
+    assert first.machine == first.provenance["device"] == "a meta"
+    assert {device.type for device in seen} == {"meta"}
 
 
 def test_zeros_are_really_zeroed(clocked, monkeypatch):

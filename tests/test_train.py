@@ -1,10 +1,13 @@
 """Does training learn, repeat itself, leave its input alone, and keep promised zeros?"""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 
-from lib import checkpoints
+from lib import checkpoints, devices, train
 from lib.compact import dense
 from lib.distil import Distil
 from lib.errors import StudyError
@@ -41,6 +44,21 @@ def test_it_learns_what_can_be_learned(make_classifier, data, digits):
     assert accuracy(trained.model, data) > 0.9 > accuracy(model, data)
     assert trained.steps == 30
     assert trained.losses[-1] < trained.losses[0]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_it_runs_where_everything_else_does(kind, make_classifier, data, digits, monkeypatch):
+    """Accelerate left alone would take a Mac's GPU, where nothing else is computed."""
+    asked = []
+
+    def accelerator(**options):
+        asked.append(options)
+        return Accelerator(cpu=True)
+
+    monkeypatch.setattr(train, "Accelerator", accelerator)
+    monkeypatch.setattr(devices, "device", lambda: torch.device(kind))
+    finetune(make_classifier("bert", 2), digits, data, replace(RECIPE, steps=1), seed=0)
+    assert asked == [{"cpu": kind == "cpu"}]
 
 
 def test_the_input_model_comes_back_unchanged(make_classifier, data, digits):

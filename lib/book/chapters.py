@@ -10,10 +10,12 @@ from typing import Any
 
 import nbformat
 
-from lib import assets
+from lib import assets, study
 from lib.errors import StudyError, unknown
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+TEXTS = ("profile", "encoder", "task")  # parameters that are names or paths, even one like 2024
+NUMBERS = {"seeds": "3", "budgets": ".9,.5"}  # parameters that are numbers, each as an example
 FIGURES = "PRUNING_FIGURES"  # environment variable: where figures leave their data as CSV
 
 
@@ -22,10 +24,32 @@ def names() -> list[str]:
 
 
 def fork(name: str, parameters: Mapping[str, Any]) -> Path:
-    """Execute one notebook with other parameters, into the local cache; the book stays as it is."""
+    """Execute one notebook with other parameters, into the local cache; the book stays as it is.
+
+    What is wrong with a task, an encoder, seeds or budgets is said before the notebook starts.
+    """
     values = "-".join(str(value) for value in parameters.values())
     label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{values}").strip("-")
-    return execute(name, parameters, assets.CACHE / "forks" / label) / f"{name}.ipynb"
+    _check(name, parameters)
+    found = _found(parameters)
+    if name in study.CHAPTERS:
+        wishes = {wish: value for wish, value in found.items() if wish != "profile"}
+        study.specs(name, found.get("profile", "quick"), **wishes)
+    return execute(name, found, assets.CACHE / "forks" / label) / f"{name}.ipynb"
+
+
+def _found(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with files by their whole paths: a notebook runs in a folder of its own."""
+    found = dict(parameters)
+    if task := found.get("task"):
+        from lib import tasks
+
+        source = tasks.get(task).source
+        if isinstance(source, tasks.Own):
+            found["task"] = "csv:" + ",".join(os.path.abspath(path) for path in source.files)
+    if (encoder := found.get("encoder")) and encoder not in assets.ENCODERS:
+        found["encoder"] = os.path.abspath(assets.encoder_folder(encoder))
+    return found
 
 
 def settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -35,7 +59,11 @@ def settings(texts: Iterable[str]) -> dict[str, Any]:
         name, equals, given = text.partition("=")
         if not (name and equals):
             raise StudyError(f"wanted NAME=VALUE, got {text!r}; for instance seeds=3")
-        found[name] = _value(given)
+        found[name] = given.strip() if name in TEXTS else _value(given)
+        if name in NUMBERS and isinstance(found[name], str):
+            raise StudyError(
+                f"wanted numbers for {name}, got {given!r}; say {name}={NUMBERS[name]}"
+            )
     if "budgets" in found and not isinstance(found["budgets"], list):
         found["budgets"] = [found["budgets"]]
     return found
@@ -66,12 +94,15 @@ def execute(name: str, parameters: Mapping[str, Any], folder: Path) -> Path:
     from traitlets.config import Config
 
     source = _check(name, parameters)
+    variables = {"PRUNING_CACHE": str(assets.CACHE.absolute())}
+    if where := os.environ.get("GLUE_DIR"):
+        variables["GLUE_DIR"] = os.path.abspath(Path(where).expanduser())
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "data").mkdir(parents=True)
     output = fresh / source.name
     try:
-        with _environment(**{FIGURES: str(fresh / "data")}):
+        with _environment(**variables, **{FIGURES: str(fresh.absolute() / "data")}):
             papermill.execute_notebook(
                 str(source),
                 str(output),

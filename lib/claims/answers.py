@@ -31,6 +31,13 @@ def score(
     return float(values[0]), values[1:]
 
 
+def commonest(n: int, classes: int, answers: str) -> float:
+    """Share of the texts that get the answer given most often; 0 for a regression."""
+    if not classes:
+        return 0.0
+    return float(np.bincount(unpack_labels(answers, n, classes)).max() / n)
+
+
 @lru_cache(maxsize=8)
 def _resamples(n: int) -> Float[np.ndarray, "replicates n"]:
     """How often each of n examples is drawn, in every resample; the same for all models."""

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from lib import study
-from lib.claims.answers import wilson
+from lib.claims.answers import commonest, wilson
 from lib.claims.claim import Cell, Claim, Verdict
 from lib.claims.quantities import QUANTITIES, Evidence
 from lib.claims.verdicts import verdict_of
-from lib.runs import Spec, Timing
+from lib.runs import Run, Spec, Timing
+
+SAME = 0.97  # of the texts with one answer, where not so many are: a model that stopped reading
 
 
 def at_cell(specs: Sequence[Spec], cell: Any, quantity: str) -> list[Spec]:
@@ -61,7 +63,9 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     if isinstance(estimate, str):
         return replace(blank, note=estimate)
     seeds = len(evidence.runs)
-    few = f"{seeds} of the {claim.seeds} seeds asked for" if 0 < seeds < claim.seeds else ""
+    notes = [f"{seeds} of the {claim.seeds} seeds asked for"] if 0 < seeds < claim.seeds else []
+    if QUANTITIES[judged].reads == "answers":
+        notes += [note for each in (evidence.runs, evidence.rivals) for note in _stopped(each)]
     return replace(
         blank,
         measured=estimate.value,
@@ -69,8 +73,23 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
         high=estimate.high,
         n=estimate.n,
         verdict=verdict_of(relation, estimate, stated, claim.tolerance[cell]),
-        note=few,
+        note="; ".join(notes),
     )
+
+
+def _stopped(runs: Sequence[Run]) -> list[str]:
+    """A line about pruned models that give nearly every text the same answer."""
+    same = sum(
+        commonest(it["n"], it["classes"], it["pruned"])
+        >= SAME
+        > commonest(it["n"], it["classes"], it["labels"])
+        for it in (run.per_example for run in runs)
+    )
+    if not same:
+        return []
+    arm, budget = study.arm_of(runs[0].spec), runs[0].spec.budget
+    every = f"{same} of its {len(runs)} runs" if len(runs) > 1 else "its run"
+    return [f"{arm} at {budget:g}: one answer for {SAME:.0%} of the texts or more in {every}"]
 
 
 def _stated(claim: Claim, cell: Any, judged: str) -> tuple[float, float | None, float | None]:

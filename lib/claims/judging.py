@@ -12,6 +12,10 @@ from lib.claims.verdicts import overall
 from lib.runs import Probe, Question, Run, Spec, Timing
 
 ABOUT_SPARSITY = ("sparsity", "full-sparsity", "within-layers", "expected-off", "realised-off")
+# Chapters whose talk states accuracies alone. Held against F1 or Matthews' correlation their
+# numbers would mean something else: F1 is 0 for a model that never says yes and high for one that
+# always does, though both have stopped reading.
+ACCURACIES = ("coreset",)
 
 
 def judge(
@@ -79,7 +83,8 @@ def _finding(
     theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
     dropped = QUANTITIES[judged].reads == "token-timings"
     near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs}, dropped)
-    cells, used, asked, short_of = [], [], {}, {}
+    accurate = claim.chapter in ACCURACIES and QUANTITIES[judged].reads == "answers"
+    cells, used, asked, short_of, other = [], [], {}, {}, False
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
         if not at or (claim.versus is not None and not against):
@@ -93,6 +98,9 @@ def _finding(
             tuple(claim.reference.get(task, ())),
         )
         used += [*evidence.runs, *evidence.rivals]
+        if accurate:
+            plain = _in_accuracy(evidence)
+            other, evidence = other or plain != evidence, plain
         asked |= dict.fromkeys([*at, *against])
         found = cell_of(claim, cell, judged, evidence)
         short = QUANTITIES[judged].reads not in PER_ENCODER and any(
@@ -111,6 +119,7 @@ def _finding(
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
     notes += [f"{len(short_of)} of them missed the sparsity they name"] if short_of else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
+    notes += ["judged in accuracy, which is what the talk states"] if other else []
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
     note = "; ".join(dict.fromkeys(notes))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
@@ -126,6 +135,20 @@ def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
         return []
     own = [run.spec for run in runs if run.trace.get("missed")]
     return [spec for spec in own if spec.options.get("strict", True)]
+
+
+def _in_accuracy(e: Evidence) -> Evidence:
+    """The evidence with every class counted right or wrong, whatever the task's own metric is."""
+
+    def accurate(runs: Sequence[Run]) -> tuple[Run, ...]:
+        return tuple(
+            replace(run, per_example=run.per_example | {"metric": "accuracy"})
+            if run.per_example["classes"]
+            else run
+            for run in runs
+        )
+
+    return replace(e, runs=accurate(e.runs), rivals=accurate(e.rivals), all=accurate(e.all))
 
 
 def _of_itself(claim: Claim) -> Finding:

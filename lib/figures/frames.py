@@ -315,6 +315,7 @@ ARM_WORDS = {
     "tokens-random": "random tokens",
     "tokens-first": "first tokens",
 }
+ARM_WORDS |= {arm: arm for arm in study.ARMS if arm not in ARM_WORDS}
 AXIS_WORDS = {
     "head-dims": "dims of each head",
     "layer-dims": "dims across heads",

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lib import study
 from lib.figures import frames
 
 Drawn = tuple[Figure, pd.DataFrame]
@@ -79,6 +80,8 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "tokens-random": ("#7f7f7f", "X"),
     "tokens-first": ("#b0893a", "P"),
 }
+PLAIN = (GREY, "o")  # of an arm that no row names
+METHODS |= {arm: PLAIN for arm in study.ARMS if arm not in METHODS}
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
     "attention": "#0072b2",
@@ -163,7 +166,7 @@ def name(arm: str) -> str:
 
 def look(arm: str) -> dict[str, str]:
     """Colour and marker of an arm, as keywords of `plot`."""
-    colour, marker = METHODS.get(arm, (GREY, "o"))
+    colour, marker = METHODS.get(arm, PLAIN)
     return {"color": colour, "marker": marker}
 
 

@@ -1,16 +1,17 @@
 """Which studies are there, of what size, and in which store?"""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lib import study
+from lib.assets import CACHE
 from lib.errors import StudyError, unknown
 from lib.runs import Store
 
 DATA = Path(__file__).resolve().parent.parent.parent / "data"
-LOCAL = Path(os.environ.get("PRUNING_CACHE", DATA / "cache")) / "runs"
+LOCAL = CACHE / "runs"
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,13 @@ def profile(
     name: str | Profile,
     encoder: str | None = None,
     task: str | None = None,
-    seeds: int | Iterable[int] | None = None,
+    seeds: Any = None,
     budgets: Iterable[float] | None = None,
 ) -> Profile:
-    """A profile, with a forker's wishes; another encoder or task goes to the local store."""
+    """A profile, with a forker's wishes; another encoder or task goes to the local store.
+
+    `seeds` is how many, as a whole number, or which.
+    """
     if not isinstance(name, Profile):
         if name not in PROFILES:
             raise unknown("profile", name, PROFILES)
@@ -105,7 +109,10 @@ def profile(
         pair = {"encoder": encoder or name.encoder, "task": task or name.task}
         name = replace(name, **pair, others=(), folder=study.LOCAL)
     if seeds is not None:
-        chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        try:
+            chosen = tuple(range(seeds) if isinstance(seeds, int) else seeds)
+        except TypeError:
+            chosen = ()
         if not chosen:
             raise StudyError(f"wanted at least one seed, got {seeds!r}; give a number or a list")
         name = replace(name, seeds=chosen, sampled=chosen, calibrated=chosen)

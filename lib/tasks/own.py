@@ -26,6 +26,12 @@ class Own:
     def files(self) -> tuple[Path, ...]:
         return (self.train, self.dev) if self.dev else (self.train,)
 
+    @property
+    def labels(self) -> dict[str, Path]:
+        """The files by what records call them: a name, the path where both have the same name."""
+        short = {path.name: path for path in self.files}
+        return short if len(short) == len(self.files) else {str(path): path for path in self.files}
+
 
 @dataclass(frozen=True)
 class Table:

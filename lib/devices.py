@@ -1,0 +1,51 @@
+"""Where is everything computed, and does bfloat16 pay there?"""
+
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+CPU = Path("/proc/cpuinfo")
+NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # instructions for bfloat16 of x86 (two), of ARM
+
+
+def device() -> torch.device:
+    """A CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def name(device: torch.device) -> str:
+    """What the GPU or the processor is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Has the device instructions for bfloat16? Without them it can take ten times as long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(NATIVE & _flags())
+
+
+def precision(wanted: str, device: torch.device) -> str:
+    """What matrix products really use: float32 in place of bfloat16 where that does not pay."""
+    return "float32" if wanted == "bfloat16" and not bfloat16_pays(device) else wanted
+
+
+@lru_cache
+def _flags() -> set[str]:
+    """The instruction sets of this processor, as Linux lists them; elsewhere none is known."""
+    return {
+        flag for key in ("flags", "Features") for line in _lines(key)[:1] for flag in line.split()
+    }
+
+
+def _processor() -> str:
+    return next(iter(_lines("model name")), platform.processor() or platform.machine())
+
+
+def _lines(key: str) -> list[str]:
+    """What Linux says of every core under a key."""
+    lines = CPU.read_text().splitlines() if CPU.exists() else []
+    pairs = (line.partition(":") for line in lines)
+    return [value.strip() for name, _, value in pairs if name.strip() == key]
