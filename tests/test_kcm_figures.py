@@ -143,6 +143,14 @@ def test_the_paper_s_points_are_drops_from_its_own_dense_model(drawn, whole):
     assert np.isclose(drawn_at.astype(float), by["sst2", 0.6]).any()
 
 
+def test_the_curves_hold_the_best_control_and_the_strongest_peer(drawn, whole):
+    figure, table = drawn["curves"]
+    ours = table[(table["source"] == "ours") & (table["task"] == "sst2")]
+    assert set(ours["arm"]) == set(chapter.BY_BUDGET) >= {"ffn-rms", "k-prune", "ffn-w2"}
+    assert set(ours[ours["arm"] == "k-prune"]["budget"]) == set(WIDE.macs)
+    assert {"rms output", "K-prune"} <= {text.get_text() for text in words(figure)}
+
+
 def test_the_claim_table_has_a_row_an_encoder_and_task(whole):
     table = kcm.table(whole.runs, whole.findings)
     places = list(zip(table["encoder"], table["task"], strict=True))

@@ -12,9 +12,9 @@ from lib.study.profiles import Pair, Profile
 from lib.study.selecting import after_of, arm_of, sees_of
 
 HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
-BY_BUDGET = (*HEADLINE, "ffn-both")
+BY_BUDGET = (*HEADLINE, "ffn-rms", "k-prune")  # with the best control and the strongest peer
 ALONE = ("kcm-r2", "kcm-d2")
-DRAWN = (*ALONE, "ffn-output")  # with the rest of BY_BUDGET, what the paper's figure has
+DRAWN = (*ALONE, "ffn-output")  # of the paper's figure, where little is pruned
 PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
     "published": tuple(
         Pair(encoder, task)
@@ -70,8 +70,12 @@ def budgets(p: Profile) -> Iterator[Spec]:
 
 
 def alone(p: Profile) -> Iterator[Spec]:
-    """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing."""
+    """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing.
+
+    And the scaled magnitude that the paper's figure has, at every budget.
+    """
     if not p.quick:
+        yield from _cells(p, ("ffn-both",), p.macs[2:])
         yield from _cells(p, DRAWN, [budget for budget in p.macs[2:] if budget > p.macs[0]])
 
 
