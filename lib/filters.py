@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lib import calibration, costs, encoder, search, tuning
 from lib.compact import CompactForSequenceClassification, compact, dense
-from lib.errors import StudyError
 from lib.importance import Batch
 
 Recovery = Literal["none", "scale", "refit", "bias"]
@@ -42,14 +41,8 @@ def room(model: nn.Module, tokens: int | float | None, budget: float) -> int:
 
 def greatest(scores: Float[Tensor, "L F"], kept: int) -> Bool[Tensor, "L F"]:
     """The greatest scores of all layers together; a StudyError for scores that rank nothing."""
-    if not scores.isfinite().all():
-        layer = int((~scores.isfinite()).any(1).nonzero()[0]) + 1
-        raise StudyError(f"wanted finite scores of filters, got NaN or infinity in layer {layer}")
-    if scores.numel() > 1 and (scores == scores.flatten()[0]).all():
-        raise StudyError(
-            f"every filter scores {float(scores.flatten()[0]):g}, which ranks none; do the "
-            "calibration sentences make any of them fire?"
-        )
+    why = "do the calibration sentences make any of them fire?"
+    search.check_ranks(scores, "filter", why)
     return search.top(scores.flatten(), kept).view_as(scores)
 
 

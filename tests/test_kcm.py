@@ -495,6 +495,44 @@ def test_filters_that_never_fire_go_first_and_if_none_fires_nothing_ranks(bert, 
         pruners.get("kcm", tokens=9)(bert, sentences, 0.75)
 
 
+LABELLED = {"kcm": {"labels": 5}, "mask-tuning": {}}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_gradients_that_teach_nothing_are_refused(bert, make_classifier, batch, name):
+    """Every label is the one that losses leave out, NaN, or of no consequence."""
+    pruner = pruners.get(name, tokens=9, **LABELLED[name])
+    ignored = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    with pytest.raises(StudyError, match="scores 0, which ranks none; are the sentences labelled"):
+        pruner(bert, [ignored], 0.75)
+    regression = make_classifier("bert", 1)
+    regression.config.problem_type = "regression"
+    unknown = batch | {"labels": torch.full((5,), torch.nan)}
+    with pytest.raises(StudyError, match="NaN or infinity in layer 1; are the sentences labelled"):
+        pruner(regression, [unknown], 0.75)
+    with torch.no_grad():
+        bert.classifier.weight.zero_()
+    with pytest.raises(StudyError, match=r"every (filter|head) scores 0, which ranks none"):
+        pruner(bert, [batch], 0.75)
+
+
+@pytest.mark.parametrize("name", [*LABELLED, "k-prune"])
+def test_neurons_that_never_fire_rank_none(bert, batch, name):
+    with torch.no_grad():
+        for layer in encoder.layers(bert):
+            layer.up.weight.zero_()
+            layer.up.bias.zero_()
+    with pytest.raises(StudyError, match=r"every (filter|neuron) scores 0, which ranks none"):
+        pruners.get(name, tokens=9, **LABELLED.get(name, {}))(bert, [batch], 0.75)
+
+
+def test_k_prune_refuses_what_is_not_finite(bert, sentences):
+    with torch.no_grad():
+        encoder.layers(bert)[1].up.bias[3] = torch.inf
+    with pytest.raises(StudyError, match=r"finite scores of heads.* in layer [123]; do the calib"):
+        pruners.get("k-prune", tokens=9)(bert, sentences, 0.75)
+
+
 @pytest.mark.parametrize("name", [*FAMILY, "mask-tuning", "k-prune"])
 def test_bad_input_is_refused_before_any_work(bert, batch, name):
     def untouched():

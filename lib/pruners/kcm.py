@@ -171,7 +171,10 @@ def labelled(batches: Iterable[Batch], count: int) -> list[Batch]:
 
 
 def gradient(model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, "L F"]:
-    """|sum over sentences of dL/dmask| of each filter at masks of 1, in float64."""
+    """|sum over sentences of dL/dmask| of each filter at masks of 1, in float64.
+
+    Raises a StudyError where it is not finite, or the same of every filter.
+    """
     model = importance.scored(model).requires_grad_(False)
     masks = Masks.dense(model)
     masks.neurons.requires_grad_()
@@ -181,6 +184,7 @@ def gradient(model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, "L F"]
             loss = importance.loss(model, batch) * len(batch["input_ids"])
         [slope] = torch.autograd.grad(loss, [masks.neurons])
         total += slope
+    search.check_ranks(total.abs(), "filter", importance.LABELS)
     return total.abs()
 
 
