@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import calibration, encoder, filters, hull, importance, pruners, search
+from lib import calibration, encoder, filters, hull, importance, pruners, search, tuning
 from lib.compact import compact, dense
 from lib.errors import StudyError
 from lib.evaluate import autocast
@@ -444,15 +444,87 @@ def test_the_threshold_is_one_for_both_kinds():
 def test_k_prune_refits_what_it_cuts(bert, batch, sentences):
     """Nearer to the dense model than the same cut without refitting; and really smaller."""
     pruned = pruners.get("k-prune", tokens=9)(bert, sentences, 0.6)
-    kept = []
+    kept = {"neurons": [], "heads": []}
     for layer, small in zip(encoder.layers(bert), encoder.layers(pruned), strict=True):
         match = (small.up.weight[:, None] == layer.up.weight).all(-1)
-        kept.append(match.any(0))
+        kept["neurons"].append(match.any(0))
         assert match.any(1).all()
+        match = (small.query.weight[:, None] == layer.query.weight).all(-1)
+        kept["heads"].append(match.any(0).unflatten(0, (4, -1)).all(-1))
+        assert match.any(1).all()
+    kept = {unit: torch.stack(each) for unit, each in kept.items()}
     shapes = encoder.shape(pruned).layers
-    assert [int(k.sum()) for k in kept] == [layer.neurons for layer in shapes]
-    assert pruned.trace["layer_errors"][-1] < 0.5
+    assert kept["neurons"].sum(1).tolist() == [layer.neurons for layer in shapes]
+    assert kept["heads"].sum(1).tolist() == [layer.heads for layer in shapes]
+    bare = filters.traced(bert, compact(bert, search.masks(bert, **kept)).eval(), sentences)
+    assert pruned.trace["layer_errors"][-1] < 0.8 * bare["layer_errors"][-1]
     assert set(pruned.trace["seconds"]) == {"measure", "refit"}
+
+
+def sums(model, batch, index, part):
+    """Residual, what enters the projection, and their sum before the norm, of real tokens."""
+    layer, seen = model.encoder.layers[index], {}
+    names = ("output", "attention_norm") if part == "heads" else ("down", "ffn_norm")
+    linear, norm = (getattr(layer, name) for name in names)
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, a: seen.update(h=a[0])),
+        norm.register_forward_pre_hook(lambda _, a: seen.update(sum=a[0])),
+    ]
+    with torch.no_grad():
+        model(**batch)
+        residual = seen["sum"] - linear(seen["h"])
+    for hook in hooks:
+        hook.remove()
+    real = batch["attention_mask"].bool()
+    return linear, residual[real], seen["h"][real], seen["sum"][real]
+
+
+@pytest.mark.parametrize("budget", [0.5, 0.7])
+def test_k_prune_climbs_as_its_steps_say(bert, sentences, budget):
+    """Measure, cut by one threshold over all that is above, refit, from the bottom; by hand."""
+    bert = bert.double()
+    pruner = pruners.get("k-prune", tokens=9, representation=0.05, heads=3.0)
+    pruned = pruner(bert, sentences, budget)
+    teacher, student = dense(bert), dense(bert).requires_grad_(False)
+    batch, width, hidden = sentences[0], 6, 24
+    answers = [bert(**batch).logits.detach()]
+    price = {"heads": 4 * 9 * hidden * width + 2 * 9**2 * width, "neurons": 2 * 9 * hidden}
+    left = budget * 3 * (4 * price["heads"] + 40 * price["neurons"])
+    for index, small in enumerate(pruned.encoder.layers):
+        for part in ("heads", "neurons"):
+            found = pruner.knowledge(student, answers, sentences)
+            start = {"heads": index + (part == "neurons"), "neurons": index}
+            ranked = sorted(
+                (-float(found[kind][layer, unit]) / price[kind], kind, layer, unit)
+                for kind in price
+                for layer in range(start[kind], 3)
+                for unit in range(found[kind].shape[1])
+            )
+            stays, spent = [], 0
+            for _, kind, layer, unit in ranked:
+                spent += price[kind]
+                if spent > left:
+                    break
+                stays += [unit] if (kind, layer) == (part, index) else []
+            stays.sort()
+            left -= len(stays) * price[part]
+            linear, residual, h, _ = sums(student, batch, index, part)
+            goal = sums(teacher, batch, index, part)[3]
+            kept = [n for n in range(h.shape[1]) if n // (width if part == "heads" else 1) in stays]
+            h, target, old = h[:, kept].numpy(), (goal - residual - linear.bias).numpy(), linear
+            size = np.sqrt(tuning.RIDGE * (h**2).sum(0).mean())
+            new = np.linalg.lstsq(
+                np.vstack([h, size * np.eye(len(kept))]),
+                np.vstack([target, size * old.weight[:, kept].T.numpy()]),
+            )[0].T
+            old.weight.zero_()
+            old.weight[:, kept] = torch.from_numpy(new)
+            own = small.output if part == "heads" else small.down
+            assert own.weight.shape[1] == len(kept)
+            torch.testing.assert_close(own.weight, old.weight[:, kept], rtol=1e-6, atol=1e-8)
+    for part, share in (("heads", 4), ("neurons", 40)):
+        each = [getattr(layer, part) for layer in encoder.shape(pruned).layers]
+        assert 0 < sum(each) < 3 * share
 
 
 def test_k_prune_on_a_regression(make_classifier, batch, sentences):
@@ -486,7 +558,17 @@ def test_activations_that_are_not_finite_are_refused(bert, sentences, name):
         )
 
 
-def test_filters_that_never_fire_go_first_and_if_none_fires_nothing_ranks(bert, sentences):
+@pytest.mark.parametrize("ranks", ["r2d2", "d2"])
+def test_filters_that_never_fire_go_first_and_if_none_fires_nothing_ranks(bert, sentences, ranks):
+    silent = torch.zeros(3, 40, dtype=torch.bool)
+    silent[0, 30:], silent[1, ::8], silent[2, 3] = True, True, True
+    with torch.no_grad():
+        for layer, own in zip(encoder.layers(bert), silent, strict=True):
+            layer.up.weight[own], layer.up.bias[own] = 0, 0
+    pruner = pruners.get("kcm", tokens=9, ranks=ranks)
+    found, count = pruner.scores(bert, sentences).scores, int(silent.sum())
+    assert (pruner.select(found, 120 - count) == ~silent).all()
+    assert (pruner.select(found, 120 - count // 2) | silent).all()
     with torch.no_grad():
         for layer in encoder.layers(bert):
             layer.up.weight.zero_()
