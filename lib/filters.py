@@ -55,14 +55,15 @@ def prune(
     tokens: int | float | None,
     recover: Recovery,
     guide: Guide = "sqrt",
+    heads: bool = False,
 ) -> CompactForSequenceClassification:
     """The compact model that keeps the filters of `select` and mends them as `recover` says.
 
     "scale" and "refit" are those of `tuning`, after the teacher with filters for the square root
-    of the budget, as in Mask-Tuning, or after the whole one. "bias" adds to a layer's output bias
-    what its pruned filters put out on average; their means are the scores named "mean". Leaves a
-    `trace`: seconds by phase, the steps of tuning, and the relative error of each layer's hidden
-    states on up to 64 sentences where there are any.
+    of the budget, as in Mask-Tuning, or after the whole one; with `heads` they mend attention too.
+    "bias" adds to a layer's output bias what its pruned filters put out on average; their means are
+    the scores named "mean". Leaves a `trace`: seconds by phase, the steps of tuning, and the
+    relative error of each layer's hidden states on up to 64 sentences where there are any.
     """
     seconds = dict(sight.seconds)
     kept = select(room(model, tokens, budget))
@@ -71,9 +72,10 @@ def prune(
         with costs.clock(seconds, recover):
             share = sqrt(budget) if guide == "sqrt" else 1.0
             teacher = _compact(model, select(room(model, tokens, share)))
-            tuned = tuning.tune(_compact(model, kept), teacher, sight.batches, recover)
+            student = _compact(model, kept)
+            tuned = tuning.tune(student, teacher, sight.batches, recover, heads)
             pruned, steps = tuned.model, tuned.steps
-            del teacher  # memory, for the dense copy below
+            del teacher, student  # memory, for the dense copy below
     else:
         pruned = _compact(model, kept)
         if recover == "bias":

@@ -248,6 +248,18 @@ def test_the_teacher_of_tuning_keeps_the_root_of_the_budget(bert, sentences, mon
     assert sizes == [search.filters(encoder.shape(bert), 9, 0.8), 120]
 
 
+def test_heads_may_be_scaled_too(bert, sentences):
+    plain, both = (
+        pruners.get("kcm", tokens=9, heads=heads)(bert, sentences, 0.75) for heads in (False, True)
+    )
+    parts = [{step["part"] for step in pruned.trace["tuned"]} for pruned in (plain, both)]
+    assert parts == [{"ffn"}, {"attention", "ffn"}]
+    for index, own in enumerate(encoder.layers(bert)):
+        weights = [encoder.layers(pruned)[index].output.weight for pruned in (plain, both)]
+        torch.testing.assert_close(weights[0], own.output.weight)
+        assert torch.equal(*weights) == (index == 0)  # as in the paper, not the first layer's
+
+
 # no gradients, no labels
 
 
@@ -641,6 +653,7 @@ def test_options_that_mean_nothing_are_refused():
         ("kcm", {"recover": "bias"}, "recover 'bias' is flap's"),
         ("ffn", {"recover": "bias"}, "recover 'bias' is flap's"),
         ("kcm", {"merge": "voting", "ranks": "r2"}, "voting wants two scores"),
+        ("kcm", {"heads": True, "recover": "none"}, "recover 'none' mends no heads"),
         ("kcm", {"sigma": 0.0}, "sigma and limit above 0"),
         ("kcm", {"tokens": 0.0}, "wanted tokens above 0"),
         ("k-prune", {"temperature": 0.0}, "heads and temperature above 0"),
