@@ -227,6 +227,18 @@ def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, part, 
     assert unmeasured == {"kcm-0.8", "kcm-0.9"}  # budgets that this study leaves out
 
 
+def test_twins_are_quoted_within_layers_and_over_all(whole):
+    probe = next(probe for probe in whole.probes if probe.question.name == "rankings")
+    values = {
+        side: [["ffn-output", "kcm", value]]
+        for side, value in (("overall", 0.66), ("within", 0.9915))
+    }
+    said = kcm.facts(whole.here, whole.findings, [replace(probe, values=probe.values | values)])
+    assert said["ranked-output"] == "0.66"
+    assert said["ranked-output-within"] == "0.9915"
+    assert said["ranked-row-norm"] == said["ranked-row-norm-within"] == "untested"  # not asked
+
+
 def test_no_finding_of_nothing_is_more_than_untested(nothing):
     assert {finding.verdict for finding in nothing.findings} == {Verdict.UNTESTED}
 
@@ -288,4 +300,7 @@ def test_the_nearest_reading_is_named_and_its_counts_decide_on_the_paper_s_encod
     )
     small = kcm.nearest(whole.runs, whole.findings, "minilm-l6", "sst2", 0.6)
     assert small["nearest-counts"] == "none: no counts of the paper fit minilm-l6 on sst2"
+    other = [replace(run, spec=replace(run.spec, task="cola")) for run in whole.here]
+    said = kcm.nearest(other, whole.findings, "mpnet-base", "cola", 0.6)
+    assert said["nearest-reading"] == "none: the paper has no loss on cola"
     assert set(kcm.nearest([], whole.findings, "mpnet-base", "sst2", 0.6).values()) == {"untested"}

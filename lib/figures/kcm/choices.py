@@ -86,6 +86,7 @@ def nearest(
     words = {"nearest-reading": UNTESTED, "nearest-counts": UNTESTED}
     if data["reading"].nunique() < 2:
         return words
+    words["nearest-reading"] = f"none: the paper has no loss on {task}"
     if data["paper"].notna().any():
         row = data.loc[(data["drop"] - data["paper"]).abs().idxmin()]
         lost, paper = 100 * row["drop"], 100 * row["paper"]
