@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lib import calibration, costs, encoder, search, tuning
 from lib.compact import CompactForSequenceClassification, compact, dense
-from lib.errors import StudyError
 from lib.importance import Batch
 
 Recovery = Literal["none", "scale", "refit", "bias"]
@@ -42,14 +41,8 @@ def room(model: nn.Module, tokens: int | float | None, budget: float) -> int:
 
 def greatest(scores: Float[Tensor, "L F"], kept: int) -> Bool[Tensor, "L F"]:
     """The greatest scores of all layers together; a StudyError for scores that rank nothing."""
-    if not scores.isfinite().all():
-        layer = int((~scores.isfinite()).any(1).nonzero()[0]) + 1
-        raise StudyError(f"wanted finite scores of filters, got NaN or infinity in layer {layer}")
-    if scores.numel() > 1 and (scores == scores.flatten()[0]).all():
-        raise StudyError(
-            f"every filter scores {float(scores.flatten()[0]):g}, which ranks none; do the "
-            "calibration sentences make any of them fire?"
-        )
+    why = "do the calibration sentences make any of them fire?"
+    search.check_ranks(scores, "filter", why)
     return search.top(scores.flatten(), kept).view_as(scores)
 
 
@@ -62,14 +55,15 @@ def prune(
     tokens: int | float | None,
     recover: Recovery,
     guide: Guide = "sqrt",
+    heads: bool = False,
 ) -> CompactForSequenceClassification:
     """The compact model that keeps the filters of `select` and mends them as `recover` says.
 
     "scale" and "refit" are those of `tuning`, after the teacher with filters for the square root
-    of the budget, as in Mask-Tuning, or after the whole one. "bias" adds to a layer's output bias
-    what its pruned filters put out on average; their means are the scores named "mean". Leaves a
-    `trace`: seconds by phase, the steps of tuning, and the relative error of each layer's hidden
-    states on up to 64 sentences where there are any.
+    of the budget, as in Mask-Tuning, or after the whole one; with `heads` they mend attention too.
+    "bias" adds to a layer's output bias what its pruned filters put out on average; their means are
+    the scores named "mean". Leaves a `trace`: seconds by phase, the steps of tuning, and the
+    relative error of each layer's hidden states on up to 64 sentences where there are any.
     """
     seconds = dict(sight.seconds)
     kept = select(room(model, tokens, budget))
@@ -78,9 +72,10 @@ def prune(
         with costs.clock(seconds, recover):
             share = sqrt(budget) if guide == "sqrt" else 1.0
             teacher = _compact(model, select(room(model, tokens, share)))
-            tuned = tuning.tune(_compact(model, kept), teacher, sight.batches, recover)
+            student = _compact(model, kept)
+            tuned = tuning.tune(student, teacher, sight.batches, recover, heads)
             pruned, steps = tuned.model, tuned.steps
-            del teacher  # memory, for the dense copy below
+            del teacher, student  # memory, for the dense copy below
     else:
         pruned = _compact(model, kept)
         if recover == "bias":

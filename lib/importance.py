@@ -96,6 +96,9 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
 
 
+LABELS = "are the sentences labelled, with labels of the task?"  # where a loss teaches nothing
+
+
 def collect(data: Iterable[Batch], what: str, least: int = 1) -> list[Batch]:
     """The batches as a list; a StudyError where there are fewer than `least`."""
     batches = list(data)

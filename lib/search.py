@@ -55,6 +55,18 @@ def top(scores: Float[Tensor, "*groups units"], kept: int) -> Bool[Tensor, "*gro
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order[..., :kept], True)
 
 
+def check_ranks(scores: Float[Tensor, "L n"], unit: str, why: str, first: int = 1) -> None:
+    """A StudyError for scores of layers from `first` on that rank nothing: not finite, or alike."""
+    if not scores.isfinite().all():
+        layer = int((~scores.isfinite()).any(1).nonzero()[0]) + first
+        raise StudyError(
+            f"wanted finite scores of {unit}s, got NaN or infinity in layer {layer}; {why}"
+        )
+    if scores.numel() > 1 and (scores == scores.flatten()[0]).all():
+        alike = float(scores.flatten()[0])
+        raise StudyError(f"every {unit} scores {alike:g}, which ranks none; {why}")
+
+
 def even(
     scores: Float[Tensor, "*groups units"], budget: float, what: str = "units"
 ) -> Bool[Tensor, "*groups units"]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import calibration, encoder, filters, hull, importance, pruners, search
+from lib import calibration, encoder, filters, hull, importance, pruners, search, tuning
 from lib.compact import compact, dense
 from lib.errors import StudyError
 from lib.evaluate import autocast
@@ -248,6 +248,18 @@ def test_the_teacher_of_tuning_keeps_the_root_of_the_budget(bert, sentences, mon
     assert sizes == [search.filters(encoder.shape(bert), 9, 0.8), 120]
 
 
+def test_heads_may_be_scaled_too(bert, sentences):
+    plain, both = (
+        pruners.get("kcm", tokens=9, heads=heads)(bert, sentences, 0.75) for heads in (False, True)
+    )
+    parts = [{step["part"] for step in pruned.trace["tuned"]} for pruned in (plain, both)]
+    assert parts == [{"ffn"}, {"attention", "ffn"}]
+    for index, own in enumerate(encoder.layers(bert)):
+        weights = [encoder.layers(pruned)[index].output.weight for pruned in (plain, both)]
+        torch.testing.assert_close(weights[0], own.output.weight)
+        assert torch.equal(*weights) == (index == 0)  # as in the paper, not the first layer's
+
+
 # no gradients, no labels
 
 
@@ -444,15 +456,87 @@ def test_the_threshold_is_one_for_both_kinds():
 def test_k_prune_refits_what_it_cuts(bert, batch, sentences):
     """Nearer to the dense model than the same cut without refitting; and really smaller."""
     pruned = pruners.get("k-prune", tokens=9)(bert, sentences, 0.6)
-    kept = []
+    kept = {"neurons": [], "heads": []}
     for layer, small in zip(encoder.layers(bert), encoder.layers(pruned), strict=True):
         match = (small.up.weight[:, None] == layer.up.weight).all(-1)
-        kept.append(match.any(0))
+        kept["neurons"].append(match.any(0))
         assert match.any(1).all()
+        match = (small.query.weight[:, None] == layer.query.weight).all(-1)
+        kept["heads"].append(match.any(0).unflatten(0, (4, -1)).all(-1))
+        assert match.any(1).all()
+    kept = {unit: torch.stack(each) for unit, each in kept.items()}
     shapes = encoder.shape(pruned).layers
-    assert [int(k.sum()) for k in kept] == [layer.neurons for layer in shapes]
-    assert pruned.trace["layer_errors"][-1] < 0.5
+    assert kept["neurons"].sum(1).tolist() == [layer.neurons for layer in shapes]
+    assert kept["heads"].sum(1).tolist() == [layer.heads for layer in shapes]
+    bare = filters.traced(bert, compact(bert, search.masks(bert, **kept)).eval(), sentences)
+    assert pruned.trace["layer_errors"][-1] < 0.8 * bare["layer_errors"][-1]
     assert set(pruned.trace["seconds"]) == {"measure", "refit"}
+
+
+def sums(model, batch, index, part):
+    """Residual, what enters the projection, and their sum before the norm, of real tokens."""
+    layer, seen = model.encoder.layers[index], {}
+    names = ("output", "attention_norm") if part == "heads" else ("down", "ffn_norm")
+    linear, norm = (getattr(layer, name) for name in names)
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, a: seen.update(h=a[0])),
+        norm.register_forward_pre_hook(lambda _, a: seen.update(sum=a[0])),
+    ]
+    with torch.no_grad():
+        model(**batch)
+        residual = seen["sum"] - linear(seen["h"])
+    for hook in hooks:
+        hook.remove()
+    real = batch["attention_mask"].bool()
+    return linear, residual[real], seen["h"][real], seen["sum"][real]
+
+
+@pytest.mark.parametrize("budget", [0.5, 0.7])
+def test_k_prune_climbs_as_its_steps_say(bert, sentences, budget):
+    """Measure, cut by one threshold over all that is above, refit, from the bottom; by hand."""
+    bert = bert.double()
+    pruner = pruners.get("k-prune", tokens=9, representation=0.05, heads=3.0)
+    pruned = pruner(bert, sentences, budget)
+    teacher, student = dense(bert), dense(bert).requires_grad_(False)
+    batch, width, hidden = sentences[0], 6, 24
+    answers = [bert(**batch).logits.detach()]
+    price = {"heads": 4 * 9 * hidden * width + 2 * 9**2 * width, "neurons": 2 * 9 * hidden}
+    left = budget * 3 * (4 * price["heads"] + 40 * price["neurons"])
+    for index, small in enumerate(pruned.encoder.layers):
+        for part in ("heads", "neurons"):
+            found = pruner.knowledge(student, answers, sentences)
+            start = {"heads": index + (part == "neurons"), "neurons": index}
+            ranked = sorted(
+                (-float(found[kind][layer, unit]) / price[kind], kind, layer, unit)
+                for kind in price
+                for layer in range(start[kind], 3)
+                for unit in range(found[kind].shape[1])
+            )
+            stays, spent = [], 0
+            for _, kind, layer, unit in ranked:
+                spent += price[kind]
+                if spent > left:
+                    break
+                stays += [unit] if (kind, layer) == (part, index) else []
+            stays.sort()
+            left -= len(stays) * price[part]
+            linear, residual, h, _ = sums(student, batch, index, part)
+            goal = sums(teacher, batch, index, part)[3]
+            kept = [n for n in range(h.shape[1]) if n // (width if part == "heads" else 1) in stays]
+            h, target, old = h[:, kept].numpy(), (goal - residual - linear.bias).numpy(), linear
+            size = np.sqrt(tuning.RIDGE * (h**2).sum(0).mean())
+            new = np.linalg.lstsq(
+                np.vstack([h, size * np.eye(len(kept))]),
+                np.vstack([target, size * old.weight[:, kept].T.numpy()]),
+            )[0].T
+            old.weight.zero_()
+            old.weight[:, kept] = torch.from_numpy(new)
+            own = small.output if part == "heads" else small.down
+            assert own.weight.shape[1] == len(kept)
+            torch.testing.assert_close(own.weight, old.weight[:, kept], rtol=1e-6, atol=1e-8)
+    for part, share in (("heads", 4), ("neurons", 40)):
+        each = [getattr(layer, part) for layer in encoder.shape(pruned).layers]
+        assert 0 < sum(each) < 3 * share
 
 
 def test_k_prune_on_a_regression(make_classifier, batch, sentences):
@@ -486,13 +570,61 @@ def test_activations_that_are_not_finite_are_refused(bert, sentences, name):
         )
 
 
-def test_filters_that_never_fire_go_first_and_if_none_fires_nothing_ranks(bert, sentences):
+@pytest.mark.parametrize("ranks", ["r2d2", "d2"])
+def test_filters_that_never_fire_go_first_and_if_none_fires_nothing_ranks(bert, sentences, ranks):
+    silent = torch.zeros(3, 40, dtype=torch.bool)
+    silent[0, 30:], silent[1, ::8], silent[2, 3] = True, True, True
+    with torch.no_grad():
+        for layer, own in zip(encoder.layers(bert), silent, strict=True):
+            layer.up.weight[own], layer.up.bias[own] = 0, 0
+    pruner = pruners.get("kcm", tokens=9, ranks=ranks)
+    found, count = pruner.scores(bert, sentences).scores, int(silent.sum())
+    assert (pruner.select(found, 120 - count) == ~silent).all()
+    assert (pruner.select(found, 120 - count // 2) | silent).all()
     with torch.no_grad():
         for layer in encoder.layers(bert):
             layer.up.weight.zero_()
             layer.up.bias.zero_()
     with pytest.raises(StudyError, match="do the calibration sentences make any of them fire"):
         pruners.get("kcm", tokens=9)(bert, sentences, 0.75)
+
+
+LABELLED = {"kcm": {"labels": 5}, "mask-tuning": {}}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_gradients_that_teach_nothing_are_refused(bert, make_classifier, batch, name):
+    """Every label is the one that losses leave out, NaN, or of no consequence."""
+    pruner = pruners.get(name, tokens=9, **LABELLED[name])
+    ignored = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    with pytest.raises(StudyError, match="scores 0, which ranks none; are the sentences labelled"):
+        pruner(bert, [ignored], 0.75)
+    regression = make_classifier("bert", 1)
+    regression.config.problem_type = "regression"
+    unknown = batch | {"labels": torch.full((5,), torch.nan)}
+    with pytest.raises(StudyError, match="NaN or infinity in layer 1; are the sentences labelled"):
+        pruner(regression, [unknown], 0.75)
+    with torch.no_grad():
+        bert.classifier.weight.zero_()
+    with pytest.raises(StudyError, match=r"every (filter|head) scores 0, which ranks none"):
+        pruner(bert, [batch], 0.75)
+
+
+@pytest.mark.parametrize("name", [*LABELLED, "k-prune"])
+def test_neurons_that_never_fire_rank_none(bert, batch, name):
+    with torch.no_grad():
+        for layer in encoder.layers(bert):
+            layer.up.weight.zero_()
+            layer.up.bias.zero_()
+    with pytest.raises(StudyError, match=r"every (filter|neuron) scores 0, which ranks none"):
+        pruners.get(name, tokens=9, **LABELLED.get(name, {}))(bert, [batch], 0.75)
+
+
+def test_k_prune_refuses_what_is_not_finite(bert, sentences):
+    with torch.no_grad():
+        encoder.layers(bert)[1].up.bias[3] = torch.inf
+    with pytest.raises(StudyError, match=r"finite scores of heads.* in layer [123]; do the calib"):
+        pruners.get("k-prune", tokens=9)(bert, sentences, 0.75)
 
 
 @pytest.mark.parametrize("name", [*FAMILY, "mask-tuning", "k-prune"])
@@ -521,6 +653,7 @@ def test_options_that_mean_nothing_are_refused():
         ("kcm", {"recover": "bias"}, "recover 'bias' is flap's"),
         ("ffn", {"recover": "bias"}, "recover 'bias' is flap's"),
         ("kcm", {"merge": "voting", "ranks": "r2"}, "voting wants two scores"),
+        ("kcm", {"heads": True, "recover": "none"}, "recover 'none' mends no heads"),
         ("kcm", {"sigma": 0.0}, "sigma and limit above 0"),
         ("kcm", {"tokens": 0.0}, "wanted tokens above 0"),
         ("k-prune", {"temperature": 0.0}, "heads and temperature above 0"),

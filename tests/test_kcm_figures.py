@@ -6,6 +6,7 @@ import made
 import numpy as np
 import pytest
 from drawing import bears, is_legible, laid_out, marks, says_untested, words
+from scipy import stats
 
 from lib import claims, figures, study
 from lib.claims import Verdict
@@ -143,6 +144,14 @@ def test_the_paper_s_points_are_drops_from_its_own_dense_model(drawn, whole):
     assert np.isclose(drawn_at.astype(float), by["sst2", 0.6]).any()
 
 
+def test_the_curves_hold_the_best_control_and_the_strongest_peer(drawn, whole):
+    figure, table = drawn["curves"]
+    ours = table[(table["source"] == "ours") & (table["task"] == "sst2")]
+    assert set(ours["arm"]) == set(chapter.BY_BUDGET) >= {"ffn-rms", "k-prune", "ffn-w2"}
+    assert set(ours[ours["arm"] == "k-prune"]["budget"]) == set(WIDE.macs)
+    assert {"rms output", "K-prune"} <= {text.get_text() for text in words(figure)}
+
+
 def test_the_claim_table_has_a_row_an_encoder_and_task(whole):
     table = kcm.table(whole.runs, whole.findings)
     places = list(zip(table["encoder"], table["task"], strict=True))
@@ -218,6 +227,18 @@ def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, part, 
     assert unmeasured == {"kcm-0.8", "kcm-0.9"}  # budgets that this study leaves out
 
 
+def test_twins_are_quoted_within_layers_and_over_all(whole):
+    probe = next(probe for probe in whole.probes if probe.question.name == "rankings")
+    values = {
+        side: [["ffn-output", "kcm", value]]
+        for side, value in (("overall", 0.66), ("within", 0.9915))
+    }
+    said = kcm.facts(whole.here, whole.findings, [replace(probe, values=probe.values | values)])
+    assert said["ranked-output"] == "0.66"
+    assert said["ranked-output-within"] == "0.9915"
+    assert said["ranked-row-norm"] == said["ranked-row-norm-within"] == "untested"  # not asked
+
+
 def test_no_finding_of_nothing_is_more_than_untested(nothing):
     assert {finding.verdict for finding in nothing.findings} == {Verdict.UNTESTED}
 
@@ -228,3 +249,58 @@ def test_readings_name_what_differs_from_ours(whole):
     assert set(table["reading"]) == {choices.name(options) for options in [{}, *asked]}
     assert table["own"].sum() == 2  # one for each of two encoders
     assert table["paper"].round(4).unique() == [0.0246]
+    slow = table[table["reading"] == "stop rule with the l1 norm"]
+    assert set(slow["encoder"]) == {"minilm-l6"}
+
+
+def test_readings_are_held_against_the_paper_s_counts_where_layers_are_as_many(drawn, whole):
+    figure, table = drawn["readings"]
+    assert table[table["encoder"] == "minilm-l6"][["off", "rank"]].isna().all(axis=None)
+    assert any("cannot decide" in text.get_text() for text in words(figure))
+    [own] = [
+        r for r in whole.here if r.spec.method == "kcm" and r.spec.options == {"guide": "dense"}
+    ]
+    kept = np.array([layer["neurons"] / 3072 for layer in own.shape["layers"]])
+    told = 1 - np.array(frames.claim(whole.findings, "kcm.fingerprint").reference["sst2"]) / 3072
+    row = table[
+        (table["encoder"] == "mpnet-base") & (table["reading"] == choices.name(own.spec.options))
+    ]
+    assert row["off"].item() == pytest.approx(np.abs(kept - told).mean())
+    assert row["rank"].item() == pytest.approx(stats.spearmanr(kept, told).statistic)
+    assert f"{row['rank'].item():+.2f}" in {text.get_text() for text in words(figure)}
+
+
+def test_the_nearest_reading_is_named_and_its_counts_decide_on_the_paper_s_encoder_alone(whole):
+    said = kcm.nearest(whole.runs, whole.findings, "mpnet-base", "sst2", 0.6)
+    table = choices.table(whole.runs, whole.findings)
+    table = table[(table["encoder"] == "mpnet-base") & (table["budget"] == 0.6)]
+    table = table[table["task"] == "sst2"].set_index("reading")
+    nearest = (table["drop"] - table["paper"]).abs().idxmin()
+    assert said["nearest-reading"].startswith(f"{nearest} (loses ")
+    assert said["nearest-counts"].startswith(table["off"].idxmin())
+    assert "decides nothing" in said["nearest-counts"]
+    told = frames.claim(whole.findings, "kcm.fingerprint").reference["sst2"]
+    bert = [
+        replace(run, spec=replace(run.spec, encoder="bert-base-uncased"))
+        for run in frames.select(whole.here, method="kcm", budget=0.6, seed=0)
+    ]
+    layers = [
+        layer | {"neurons": 3072 - int(n)}
+        for layer, n in zip(bert[0].shape["layers"], told, strict=True)
+    ]
+    like = [
+        replace(run, shape=run.shape | {"layers": layers})
+        if run.spec.options == {"stop": "abs"}
+        else run
+        for run in bert
+    ]
+    said = kcm.nearest(like, whole.findings, "bert-base-uncased", "sst2", 0.6)
+    assert said["nearest-counts"] == (
+        "stop rule with absolute values (off by 0.00 of a layer's filters, rank correlation +1.00)"
+    )
+    small = kcm.nearest(whole.runs, whole.findings, "minilm-l6", "sst2", 0.6)
+    assert small["nearest-counts"] == "none: no counts of the paper fit minilm-l6 on sst2"
+    other = [replace(run, spec=replace(run.spec, task="cola")) for run in whole.here]
+    said = kcm.nearest(other, whole.findings, "mpnet-base", "cola", 0.6)
+    assert said["nearest-reading"] == "none: the paper has no loss on cola"
+    assert set(kcm.nearest([], whole.findings, "mpnet-base", "sst2", 0.6).values()) == {"untested"}

@@ -411,9 +411,13 @@ def test_the_kcm_chapter_asks_for_its_tier():
         here = fits(every, encoder=encoder, task=task, after="none", sees="own")
         for budget in (0.6, 0.7):
             assert {study.arm_of(s) for s in here if s.budget == budget} == family
-        for arm, budget in product(("kcm", "mask-tuning", "ffn-w2", "ffn-both"), (0.5, 0.8, 0.9)):
+        by_budget = ("kcm", "ffn-w2", "ffn-rms", "mask-tuning", "k-prune")
+        for arm, budget in product(by_budget, (0.5, 0.8, 0.9)):
             assert {s.seed for s in fits(here, arm=arm, budget=budget)} == {0, 1, 2}
         assert len(fits(here, arm="kcm", budget=0.6)) == 10
+    slow = fits(every, options__stop="l1")
+    assert {(s.encoder, s.task) for s in slow} == {("minilm-l6", "sst2")}
+    assert fits(every, options__heads=True)
     assert {s.unit for s in every if s.method != "dense"} == {"macs"}
     fork = study.specs("kcm", "quick", task="imdb", budgets=[0.8], seeds=2)
     assert {(s.encoder, s.task) for s in fork} == {("minilm-l6", "imdb")}

@@ -21,6 +21,8 @@ from lib.importance import Batch
 from lib.masks import Masks, applied
 from lib.pruners import Needs, validate
 
+SILENT = "do the calibration sentences make any of them fire?"
+
 
 @dataclass(frozen=True)
 class Pruner:
@@ -67,6 +69,9 @@ class Pruner:
             with costs.clock(seconds, "measure"):
                 found = self.knowledge(student, answers, batches)
                 above = step.layer + (step.part == "ffn")  # attention below is cut already
+                starts = {"heads": above, "neurons": step.layer}
+                for kind, start in starts.items():
+                    search.check_ranks(found[kind][start:], kind[:-1], SILENT, start + 1)
                 scores = [found["heads"][above:] / head, found["neurons"][step.layer :] / neuron]
                 stays = threshold(scores, (head, neuron), left)[step.part == "ffn"][0]
             kept[unit][step.layer] = stays

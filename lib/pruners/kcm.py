@@ -32,7 +32,7 @@ class Pruner:
     tokens. normaliser: of D2 in each layer, before the product; a constant layer becomes 0.
     layerwise: normalise R2, or the one score that ranks, in each layer too. merge: the "product";
     or by "voting" (in the talk, not in the paper) each score votes for its own best, and the
-    product decides between equal votes. recover, guide: see `filters.prune`; not "bias".
+    product decides between equal votes. recover, guide, heads: see `filters.prune`; not "bias".
     labels: so many labelled sentences, the first of the sample, refine the choice by one backward
     pass (Sec. 3.4): the filters of greatest |dL/dmask| outside it replace the lowest ranked inside,
     for as long as each swap raises the gradient kept. Without, none is read.
@@ -64,6 +64,7 @@ class Pruner:
     merge: Literal["product", "voting"] = "product"
     recover: Recovery = "scale"
     guide: Guide = "sqrt"
+    heads: bool = False
     labels: int = 0
     tokens: int | float | None = None
 
@@ -72,6 +73,8 @@ class Pruner:
         search.check_tokens(self.tokens)
         if self.recover == "bias":
             raise StudyError("recover 'bias' is flap's; wanted none, scale or refit")
+        if self.heads and self.recover == "none":
+            raise StudyError("recover 'none' mends no heads; wanted scale or refit, or no heads")
         if self.merge == "voting" and self.ranks != "r2d2":
             raise StudyError(f"voting wants two scores, got ranks {self.ranks!r}; use the product")
         if self.labels < 0 or not (self.sigma > 0 and self.limit > 0 and self.floor >= 0):
@@ -112,7 +115,8 @@ class Pruner:
         def select(kept: int) -> Bool[Tensor, "L F"]:
             return self.select(scores.scores, kept)
 
-        return filters.prune(model, select, scores, budget, self.tokens, self.recover, self.guide)
+        how = (self.recover, self.guide, self.heads)
+        return filters.prune(model, select, scores, budget, self.tokens, *how)
 
     def select(self, scores: dict[str, Tensor], kept: int) -> Bool[Tensor, "L F"]:
         """Which filters stay, of how many."""
@@ -171,7 +175,10 @@ def labelled(batches: Iterable[Batch], count: int) -> list[Batch]:
 
 
 def gradient(model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, "L F"]:
-    """|sum over sentences of dL/dmask| of each filter at masks of 1, in float64."""
+    """|sum over sentences of dL/dmask| of each filter at masks of 1, in float64.
+
+    Raises a StudyError where it is not finite, or the same of every filter.
+    """
     model = importance.scored(model).requires_grad_(False)
     masks = Masks.dense(model)
     masks.neurons.requires_grad_()
@@ -181,6 +188,7 @@ def gradient(model: nn.Module, batches: Iterable[Batch]) -> Float[Tensor, "L F"]
             loss = importance.loss(model, batch) * len(batch["input_ids"])
         [slope] = torch.autograd.grad(loss, [masks.neurons])
         total += slope
+    search.check_ranks(total.abs(), "filter", importance.LABELS)
     return total.abs()
 
 

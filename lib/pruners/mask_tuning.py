@@ -88,7 +88,10 @@ class Pruner:
 
 
 def gradients(model: nn.Module, batches: list[Batch]) -> dict[str, Float[Tensor, "N L _"]]:
-    """dL/dmask of heads (N, L, H) and neurons (N, L, F) at masks of 1, for each of N batches."""
+    """dL/dmask of heads (N, L, H) and neurons (N, L, F) at masks of 1, for each of N batches.
+
+    Raises a StudyError where one is not finite, or the sum of squares the same of every unit.
+    """
     model = importance.scored(model).requires_grad_(False)
     masks = Masks.dense(model)
     leaves = [getattr(masks, unit).requires_grad_() for unit in UNITS]
@@ -96,10 +99,13 @@ def gradients(model: nn.Module, batches: list[Batch]) -> dict[str, Float[Tensor,
     for batch in batches:
         with torch.enable_grad(), applied(model, masks):
             slopes.append(torch.autograd.grad(importance.loss(model, batch), leaves))
-    return {
+    found = {
         unit: torch.stack(part).double()
         for unit, part in zip(UNITS, zip(*slopes, strict=True), strict=True)
     }
+    for unit, part in found.items():
+        search.check_ranks(part.square().sum(0), unit[:-1], importance.LABELS)
+    return found
 
 
 def rearranged(slopes: Float[Tensor, "N L n"], kept: Bool[Tensor, "L n"]) -> Bool[Tensor, "L n"]:

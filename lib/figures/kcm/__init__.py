@@ -9,7 +9,7 @@ prices      calibration sentences, seconds and speed
 probed      hulls, row norms, rankings, images
 """
 
-from lib.figures.kcm.choices import readings
+from lib.figures.kcm.choices import nearest, readings
 from lib.figures.kcm.layers import errors, layers
 from lib.figures.kcm.methods import baselines, rivals
 from lib.figures.kcm.prices import samples, seconds, speed
@@ -25,6 +25,7 @@ __all__ = [
     "facts",
     "hull",
     "layers",
+    "nearest",
     "norms",
     "rankings",
     "readings",

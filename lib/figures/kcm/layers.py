@@ -55,10 +55,14 @@ def layers(found: Iterable[Run], findings: Iterable[Finding], encoder: str, task
 
 
 def _kept(run: Run) -> tuple:
-    lost = pruned_neurons(run)
+    found = shares(run)
+    return run.spec.task, study.arm_of(run.spec), list(range(1, len(found) + 1)), found
+
+
+def shares(run: Run) -> list[float]:
+    """The share of filters that each layer kept."""
     left = [layer["neurons"] for layer in run.shape["layers"]]
-    shares = [kept / (kept + gone) for kept, gone in zip(left, lost, strict=True)]
-    return run.spec.task, study.arm_of(run.spec), list(range(1, len(left) + 1)), shares
+    return [kept / (kept + gone) for kept, gone in zip(left, pruned_neurons(run), strict=True)]
 
 
 ERRORS = ("kcm", "kcm-r2", "kcm-d2", "kcm-unscaled", "ffn-w2", "mask-tuning")

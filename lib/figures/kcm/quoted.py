@@ -92,14 +92,19 @@ def _floor(found: Sequence[Run]) -> dict[str, str]:
 
 _PROBED = (
     *("hull-dimension", "hull-facets", "hull-points", "hull-vertices", "kernel-growth"),
-    *("norms-least", "norms-most", "updates-abs", "updates-signed", "ranked-row-norm"),
-    *("ranked-kcm", "vision-dense", "vision-kcm", "vision-random", "vision-images"),
+    *("norms-least", "norms-most", "updates-abs", "updates-signed"),
+    *("vision-dense", "vision-kcm", "vision-random", "vision-images"),
 )
+TWINS = {  # arms that rank filters much alike, some only within a layer
+    "ranked-row-norm": ("kcm-r2", "ffn-w2"),
+    "ranked-kcm": ("kcm", "kcm-d2"),
+    "ranked-output": ("kcm", "ffn-output"),
+}
 
 
 def _probed(probes: Sequence[Probe]) -> dict[str, str]:
     return (
-        dict.fromkeys(_PROBED, UNTESTED)
+        dict.fromkeys((*_PROBED, *TWINS, *(f"{name}-within" for name in TWINS)), UNTESTED)
         | _hull(of(probes, "hull"))
         | _norms(of(probes, "norms"))
         | _ranked(of(probes, "rankings"))
@@ -139,10 +144,12 @@ def _norms(probe: Probe | None) -> dict[str, str]:
 def _ranked(probe: Probe | None) -> dict[str, str]:
     if probe is None:
         return {}
-    found = {frozenset((a, b)): value for a, b, value in probe.values["overall"]}
-    pairs = {"ranked-row-norm": ("kcm-r2", "ffn-w2"), "ranked-kcm": ("kcm", "kcm-d2")}
-    named = {name: found.get(frozenset(pair)) for name, pair in pairs.items()}
-    return {name: UNTESTED if v is None else f"{v:.2f}" for name, v in named.items()}
+    facts = {}
+    for side, end, form in (("overall", "", ".2f"), ("within", "-within", ".4f")):
+        found = {frozenset((a, b)): value for a, b, value in probe.values[side]}
+        named = {f"{name}{end}": found.get(frozenset(pair)) for name, pair in TWINS.items()}
+        facts |= {name: f"{value:{form}}" for name, value in named.items() if value is not None}
+    return facts
 
 
 def _vision(probe: Probe | None) -> dict[str, str]:

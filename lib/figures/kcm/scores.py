@@ -11,7 +11,7 @@ from lib.figures import frames, style
 from lib.figures.kcm import tables
 from lib.figures.style import DOTS, GREY, INK, TALK, Drawn
 from lib.runs import Run
-from lib.study.chapters.kcm import HEADLINE
+from lib.study.chapters.kcm import BY_BUDGET
 
 ACROSS = "share of the MACs kept"
 
@@ -65,9 +65,9 @@ _SHADES = ("#0072b2", "#3d9fd6")
 
 
 def curves(found: Iterable[Run], findings: Iterable[Finding], encoder: str) -> Drawn:
-    """Score against MACs, a panel a task: the main rivals, and the paper's points as drops."""
+    """Score against MACs, a panel a task: the rivals by budget, and the paper's points as drops."""
     findings = list(findings)
-    data = tables.cells(frames.select(found, arm=list(HEADLINE), encoder=encoder))
+    data = tables.cells(frames.select(found, arm=list(BY_BUDGET), encoder=encoder))
     if data.empty:
         return style.untested("scores by budget", data)
     said = tables.papers(findings)
@@ -79,13 +79,13 @@ def curves(found: Iterable[Run], findings: Iterable[Finding], encoder: str) -> D
     for ax, task in zip(axes, names, strict=False):
         own = data[data["task"] == task]
         ax.axhline(0, color=INK, lw=1)
-        for arm in HEADLINE:
+        for arm in BY_BUDGET:
             line = own[own["arm"] == arm].sort_values("budget")
             if len(line):
                 bars = style.sides(line, "drop")
                 look = style.look(arm) | {"elinewidth": 1, "ms": 5}
                 ax.errorbar(line["budget"], line["drop"], bars, **look)
-        for arm in HEADLINE:
+        for arm in BY_BUDGET:
             told = said[(said["arm"] == arm) & (said["task"] == task)].sort_values("budget")
             if arm in tables.PAPERS and len(told):
                 hollow = TALK | {"marker": tables.PAPERS[arm][1], "mec": style.look(arm)["color"]}
@@ -97,7 +97,7 @@ def curves(found: Iterable[Run], findings: Iterable[Finding], encoder: str) -> D
     for ax in axes[::columns]:
         ax.set_ylabel("score lost")
     figure.supxlabel(f"{ACROSS} (hollow, dotted: the paper's, on BERT-base)", fontsize=10)
-    named = {style.name(arm): style.METHODS[arm] for arm in HEADLINE}
+    named = {style.name(arm): style.METHODS[arm] for arm in BY_BUDGET}
     style.markers(figure, named, place="upper")
     return figure, pd.concat(
         [data.assign(source="ours"), said[said["task"].isin(names)].assign(source="paper")],

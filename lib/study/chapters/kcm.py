@@ -12,9 +12,9 @@ from lib.study.profiles import Pair, Profile
 from lib.study.selecting import after_of, arm_of, sees_of
 
 HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
-BY_BUDGET = (*HEADLINE, "ffn-both")
+BY_BUDGET = (*HEADLINE, "ffn-rms", "k-prune")  # with the best control and the strongest peer
 ALONE = ("kcm-r2", "kcm-d2")
-DRAWN = (*ALONE, "ffn-output")  # with the rest of BY_BUDGET, what the paper's figure has
+DRAWN = (*ALONE, "ffn-output")  # of the paper's figure, where little is pruned
 PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
     "published": tuple(
         Pair(encoder, task)
@@ -70,8 +70,12 @@ def budgets(p: Profile) -> Iterator[Spec]:
 
 
 def alone(p: Profile) -> Iterator[Spec]:
-    """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing."""
+    """R2 and D2 each by itself where little is pruned: there the paper's merge gains nothing.
+
+    And the scaled magnitude that the paper's figure has, at every budget.
+    """
     if not p.quick:
+        yield from _cells(p, ("ffn-both",), p.macs[2:])
         yield from _cells(p, DRAWN, [budget for budget in p.macs[2:] if budget > p.macs[0]])
 
 
@@ -92,19 +96,24 @@ def samples(p: Profile) -> Iterator[Spec]:
 
 
 STATISTICS, NORMALISERS = ("abs", "mean", "rms"), ("l2", "min-max", "sum", "max")
-KERNELS = ({"kernel": "s2"}, {"stop": "abs"}, {"guide": "dense"})
+SINGLE = ({"kernel": "s2"}, {"stop": "abs"}, {"guide": "dense"}, {"heads": True})
+SLOW = {"stop": "l1"}  # some fifty updates of 2 N^3 a layer: minutes on the small encoder alone
+SMALL = "minilm-l6"
 
 
 def readings(p: Profile) -> Iterator[Spec]:
     """What paper and talk leave open, beside the method's own reading (the first of either list):
-    D2's statistic and its normaliser, R2's kernel and stop rule, the teacher of the scaling."""
+    D2's statistic and its normaliser, R2's kernel and stop rule, the teacher of the scaling and
+    whether heads are scaled too."""
     own, changes = {"activation": STATISTICS[0], "normaliser": NORMALISERS[0]}, []
     for pair in product(STATISTICS, NORMALISERS):
         given = dict(zip(own, pair, strict=True))
         changes.append({name: value for name, value in given.items() if value != own[name]})
-    changes = [{"activation": "mean", "normaliser": "min-max"}] if p.quick else [*changes, *KERNELS]
-    for pair, change in product(pairs(p)[:2], filter(None, changes)):
-        yield spec(p, "kcm", p.macs[0], unit="macs", seed=p.seeds[0], options=change, pair=pair)
+    changes = [{"activation": "mean", "normaliser": "min-max"}] if p.quick else [*changes, *SINGLE]
+    for pair in pairs(p)[:2]:
+        slow = [SLOW] if pair.encoder == SMALL and not p.quick else []
+        for change in filter(None, [*changes, *slow]):
+            yield spec(p, "kcm", p.macs[0], unit="macs", seed=p.seeds[0], options=change, pair=pair)
 
 
 GROUPS: dict[str, Group] = {
@@ -148,7 +157,7 @@ RANKED = (
 
 
 def _readings(quick: bool) -> list[tuple[str, str]]:
-    """Kernel and stop rule of R2. An l1 rule would take hours: an update costs 2 N^3."""
+    """Kernel and stop rule of R2. An l1 rule takes some fifty updates of 2 N^3 each."""
     first = [("2s2", "signed"), ("s2", "signed"), ("2s2", "abs")]
     return first if quick else [*first, ("s2", "abs")]
 
