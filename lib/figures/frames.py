@@ -314,6 +314,7 @@ ARM_WORDS = {
     "top": "ToP",
     "tokens-random": "random tokens",
     "tokens-first": "first tokens",
+    "tokens-random-taught": "random tokens, distilled",
 }
 AXIS_WORDS = {
     "head-dims": "dims of each head",

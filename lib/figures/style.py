@@ -78,6 +78,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "top": ("#882255", "s"),
     "tokens-random": ("#7f7f7f", "X"),
     "tokens-first": ("#b0893a", "P"),
+    "tokens-random-taught": ("#4d4d4d", "x"),
 }
 PARTS = {  # of an encoder
     "feed-forward": "#e69f00",
