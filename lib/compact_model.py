@@ -128,7 +128,9 @@ class CompactLayer(nn.Module):
             if mask is not None:
                 hard = mask.dtype == torch.bool
                 scores = scores.masked_fill(~mask, -math.inf) if hard else scores + mask
-            probabilities = F.dropout(weigh(scores.softmax(-1)), dropout)
+            # in bfloat16 the attention that tokens receive would tie, and with it their ranks
+            full = torch.promote_types(scores.dtype, torch.float32)
+            probabilities = F.dropout(weigh(scores.softmax(-1, dtype=full)), dropout)
             context = probabilities.to(scores) @ split(self.value, vo)
             return context[..., :vo].transpose(1, 2).flatten(2)
         context = F.scaled_dot_product_attention(

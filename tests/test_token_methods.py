@@ -3,19 +3,32 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
-from lib import batches, costs, encoder, pruners
+from lib import batches, costs, encoder, importance, pruners, study
 from lib.errors import StudyError
 from lib.pruners import ltp, power_bert, top, transkimmer
 from lib.tokens import dropping
-from lib.tokens.costs import fraction, measure
+from lib.tokens.costs import dense_macs, executed_macs, fraction, measure, survivors
 from lib.tokens.model import gated, ruled, wrap
-from lib.tokens.training import calibrate, floor, split
+from lib.tokens.training import calibrate, distilled, draw, floor, split
 
 NONE = {"rule": "none"}
+
+
+def stream(count, size=8, seed=0):
+    """Batches of texts of like length, 4 to 30 tokens, as training sees them."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for longest in torch.randint(6, 31, (count,), generator=generator).tolist():
+        lengths = torch.randint(longest - 2, longest + 1, (size,), generator=generator)
+        mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        ids = torch.randint(2, 50, mask.shape, generator=generator).masked_fill(mask == 0, 1)
+        labels = (ids == 7).any(1).long()
+        found.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    return found
 
 
 @pytest.fixture
@@ -45,7 +58,11 @@ def test_lengths_scale_alike_and_within_bounds():
     assert power_bert.scaled([8, 4, 2], 1.0, 9) == {"lengths": [1, 1, 1]}
 
 
-def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs):
+ORDERS = ("attention", "random", "first")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs, order):
     """Zeroed word vectors are not yet gone, so states are compared right behind the cut."""
     made = wrap(bert.double(), NONE)
     r = torch.zeros(3, 9, dtype=torch.double)
@@ -59,36 +76,102 @@ def test_soft_retention_of_0_and_1_cuts_what_hard_extraction_cuts(bert, inputs):
                 seen["soft"] = found, walk.alive
             return found
 
-    with gated(made, Look(r)):
+    with gated(made, Look(r, order, 0)):
         made(**inputs)
     soft, alive = seen["soft"]
-    ruled(made, rule="none")
-    hard = wrap(made, {"rule": "rank", "by": "attention", "lengths": [4] * 3, "seed": 0})
+    hard = wrap(made, {"rule": "rank", "by": order, "lengths": [4] * 3, "seed": 0})
     kept = hard.encoder(**inputs, output_survivors=True).survivors[:, 1]
     assert torch.equal((soft.abs().sum(-1) > 0) & alive, kept)
 
 
 def test_the_penalty_shrinks_later_layers_more(bert, data):
-    pruner = pruners.get("power-bert", retention_lr=0.05, penalty=10.0, lr=1e-9)
-    student = wrap(bert, NONE).train().requires_grad_(True)
-    r, _ = pruner._retention(student, data, 9)
-    assert r.min() >= 0
-    assert (r < 1).all()
-    assert pruner._retention(student, data, 12)[0].shape == (3, 12)
+    """A longest rank that no text has feels the penalty alone; it falls by l times as much."""
+    pruner = pruners.get("power-bert", retention_lr=1e-9, penalty=10.0, lr=1e-9)
+    student, pulls = wrap(bert, NONE).train().requires_grad_(True), []
+
+    def loss(model, batch):
+        r = model.encoder.gate.r
+        if not pulls:
+            r.register_hook(lambda grad: pulls.append(grad.sum(1)))
+        return importance.loss(model, batch)
+
+    r, _ = pruner._retention(student, data, 12, loss)
+    assert r.shape == (3, 12)
+    torch.testing.assert_close(pulls[0] / 120, torch.tensor([1.0, 2, 3]), rtol=0, atol=0.01)
 
 
-def test_controls_keep_the_schedule_and_change_who_stays(bert, data):
-    made = {o: pruners.get("power-bert", order=o)(bert, data, 0.7) for o in power_orders()}
-    lengths = {tuple(model.config.tokens["lengths"]) for model in made.values()}
-    assert len(lengths) == 1
-    assert len({round(fraction(model, data)[0], 9) for model in made.values()}) == 1
-    alone = {name: tensor[:1] for name, tensor in data[0].items() if name != "labels"}
-    first = made["first"].encoder(**alone, output_survivors=True).survivors[0, -1]
-    assert first.tolist() == sorted(first.tolist(), reverse=True)
+def steps_of(method):
+    """The search steps of every study that trains it."""
+    specs = [s for p in study.PROFILES for s in study.specs("tokens", p) if s.method == method]
+    return sorted({round(0.4 * s.training["sees"]["steps"]) for s in specs})
 
 
-def power_orders():
-    return ("attention", "random", "first")
+def test_retention_can_reach_0_in_every_study(bert, batch):
+    assert steps_of("power-bert")[0] == 24  # of the quick profile
+    one = {
+        name: tensor[:1, :2] if tensor.dim() > 1 else tensor[:1] for name, tensor in batch.items()
+    }
+    for steps in steps_of("power-bert")[:: len(steps_of("power-bert")) - 1]:
+        student = wrap(bert, NONE).train().requires_grad_(True)
+        r, _ = pruners.get("power-bert", penalty=10.0)._retention(student, [one] * steps, 4)
+        assert r.max() == 0
+
+
+def test_controls_differ_in_who_stays_alone(bert, data):
+    """Random ones are those of the highest chance, first ones the first, at equal work."""
+    made = {o: pruners.get("power-bert", order=o, seed=3)(bert, data, 0.7) for o in ORDERS}
+    assert all(fraction(model, data)[0] == pytest.approx(0.7, abs=0.05) for model in made.values())
+    ids, mask = data[0]["input_ids"], data[0]["attention_mask"].bool()
+    places = torch.arange(9).expand(5, 9)
+    own = {"random": dropping.chance(ids, places, 3), "first": -places.float()}
+    for order, scores in own.items():
+        found = survivors(made[order], data[:1])[0]
+        length = made[order].config.tokens["lengths"][0]
+        assert torch.equal(found[:, 1], mask & (dropping.ranks(scores, mask) < length))
+        assert (found[:, 1].sum(-1) < mask.sum(-1)).any()
+    assert not torch.equal(survivors(made["random"], data[:1])[0][:, 1], found[:, 1])
+
+
+def test_a_control_searches_by_its_own_order(bert, data):
+    student, seen = wrap(bert, NONE).train().requires_grad_(True), []
+
+    def loss(model, batch):
+        seen.append((model.encoder.gate.by, model.encoder.gate.seed))
+        return importance.loss(model, batch)
+
+    for order in ORDERS:
+        pruners.get("power-bert", order=order, seed=2)._retention(student, data[:1], 9, loss)
+    assert seen == [(order, 2) for order in ORDERS]
+
+
+# --- a teacher ------------------------------------------------------------------------------------
+
+
+def test_what_a_dense_model_teaches_is_the_divergence_of_its_answers(bert, make_classifier, batch):
+    torch.manual_seed(0)
+    other = make_classifier("bert")
+    for parameter in other.classifier.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    whole, student = wrap(other, NONE), wrap(bert, NONE)
+    task = importance.loss(student, batch)
+    assert distilled(student, student, batch, 7.0).item() == pytest.approx(task.item())
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    soft = [(model(**inputs).logits / 2).log_softmax(-1) for model in (student, whole)]
+    kl = 4 * (soft[1].exp() * (soft[1] - soft[0])).sum(-1).mean()
+    found = distilled(student, whole, batch, 0.5)
+    assert found.item() == pytest.approx((task + 0.5 * kl).item(), rel=1e-5)
+    assert kl > 0.01
+    with pytest.raises(StudyError, match="wanted labelled batches"):
+        distilled(student, whole, inputs, 0.5)
+
+
+def test_a_control_may_be_taught_as_what_it_controls(bert, data):
+    plain, taught = (
+        pruners.get("power-bert", order="random", distil=weight)(bert, data, 0.7)
+        for weight in (0.0, 1.0)
+    )
+    assert taught.trace["settling"] != plain.trace["settling"]
+    assert taught.trace["searching"] != plain.trace["searching"]
 
 
 # --- LTP ------------------------------------------------------------------------------------------
@@ -114,12 +197,31 @@ def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
     assert ltp.scaled([0.1, 0.2], 0.5)["thresholds"] == pytest.approx([0.1, 0.2])
     assert ltp.scaled([0.1, 0.2], 0.75)["thresholds"] == pytest.approx([0.3, 0.6])
     assert ltp.scaled([0.1, 0.2], 1.0)["thresholds"] == [2.0, 2.0]
-    student = wrap(bert, NONE).train().requires_grad_(True)
-    pruner = pruners.get("ltp", threshold_lr=0.1, penalty=-10.0, temperature=0.1)
-    theta, _ = pruner._thresholds(student, data)
+    rule = {"rule": "threshold", "thresholds": [0.05, 0.1, 0.15]}
+    student = wrap(bert, rule).train().requires_grad_(True)
+    theta, _ = pruners.get("ltp", threshold_lr=1.0, penalty=-10.0)._thresholds(student, data)
     assert theta[0] == pytest.approx(ltp.LEAST)  # a negative penalty wants all masks open
-    pruner = pruners.get("ltp", threshold_lr=0.1, penalty=10.0, temperature=0.1)
-    assert pruner._thresholds(student, data)[0][0] > 0.05
+    theta, _ = pruners.get("ltp", penalty=10.0)._thresholds(student, data)
+    assert 1.3 < theta[0] / 0.05 < 1.6  # by about half, and in proportion to where it began
+    assert 1.3 < theta[1] / 0.1 < 1.6
+    assert theta[2] == pytest.approx(0.15)  # the last layer decides nothing
+
+
+@pytest.mark.parametrize("budget", [0.75, 0.45])
+def test_thresholds_begin_at_the_budget_and_end_near_where_training_left_them(bert, budget):
+    pruned = pruners.get("ltp", lr=1e-3)(bert, stream(30), budget)
+    assert 2 / 3 < pruned.trace["factor"] < 3 / 2
+    own, final = pruned.trace["thresholds"], pruned.config.tokens["thresholds"]
+    assert pruned.trace["factor"] == pytest.approx(final[1] / own[1], abs=1e-3)
+    assert pruned.trace["own"] == pytest.approx(budget, abs=0.15)
+
+
+def test_the_penalty_counts_the_masks_of_all_layers(bert, data):
+    losses = []
+    for penalty in (0.0, 1.0):
+        student = wrap(bert, {"rule": "threshold", "thresholds": [1e-4] * 3}).requires_grad_(True)
+        losses.append(pruners.get("ltp", penalty=penalty)._thresholds(student, data[:1])[1][0])
+    assert losses[1] - losses[0] == pytest.approx(2, abs=0.01)  # two layers decide, all masks open
 
 
 # --- Transkimmer ----------------------------------------------------------------------------------
@@ -187,6 +289,24 @@ def test_a_free_transkimmer_ignores_the_budget(bert, data):
     free = [pruners.get("transkimmer", free=True)(bert, data, budget) for budget in (0.9, 0.3)]
     torch.testing.assert_close(free[0].state_dict(), free[1].state_dict(), rtol=0, atol=0)
     assert free[0].trace["own"] > 1  # nothing is skimmed in six steps
+
+
+def test_the_price_of_work_brings_transkimmer_to_its_budget(bert):
+    pruner = pruners.get("transkimmer", lr=3e-5, predictor_lr=0.02)
+    pruned = pruner(bert, stream(120), 0.5)
+    assert pruned.trace["executed"][0] > 1
+    assert pruned.trace["own"] == pytest.approx(0.5, abs=0.05)
+    assert abs(pruned.config.tokens["shift"]) < 0.5  # of logits that began 10 apart
+
+
+def test_the_price_is_on_the_work_that_is_counted(bert):
+    shape = encoder.shape(bert)
+    lengths = np.array([[8, 8, 4, 4, 2, 2]])
+    kept = [torch.tensor(n) for n in (0.5, 0.25, 0.125)]
+    texts = np.array([16])
+    counted = executed_macs(shape, lengths, texts) / dense_macs(shape, texts)
+    found = transkimmer.executed(shape, kept, torch.tensor(16.0))
+    assert found.item() == pytest.approx(counted.item())
 
 
 # --- ToP ------------------------------------------------------------------------------------------
@@ -267,6 +387,41 @@ def test_a_regression_is_distilled_too(make_classifier, data):
 
 
 # --- knobs ----------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_met_on_texts_that_the_knob_has_not_seen(bert):
+    """Batches hold texts of like length, so some of them would not stand for the stream."""
+    batches = sorted(stream(200), key=lambda batch: batch["input_ids"].shape[1])
+    made = wrap(bert, {"rule": "rank", "by": "first", "lengths": [20, 12, 4], "seed": 0})
+
+    def knob(value):
+        return power_bert.scaled([20, 12, 4], value, 30)
+
+    for seed in range(2):
+        reached = calibrate(made, knob, draw(made, batches, seed), 0.6)
+        assert fraction(made, draw(made, stream(200), 9))[0] == pytest.approx(reached, abs=0.01)
+
+
+def texts_of(batches):
+    pairs = ((b["input_ids"], b["attention_mask"].bool()) for b in batches)
+    return [ids[row][mask[row]].tolist() for ids, mask in pairs for row in range(len(ids))]
+
+
+def test_the_sample_is_that_of_the_seed_and_its_texts_stay_whole(bert):
+    batches = stream(100)
+    first, again, other = (draw(bert, batches, seed) for seed in (0, 0, 1))
+    assert texts_of(first) == texts_of(again) != texts_of(other)
+    assert len(texts_of(first)) == 512
+    assert all(text in texts_of(batches) for text in texts_of(first)[:20])
+    assert "labels" not in first[0]
+    assert sorted(texts_of(draw(bert, batches[:2], 0))) == sorted(texts_of(batches[:2]))
+
+
+@pytest.mark.parametrize("search", [0.2, 0.7])
+def test_budgets_are_met_on_the_same_texts_whatever_the_search_reads(bert, search):
+    pruned = pruners.get("power-bert", search=search)(bert, stream(10), 0.6)
+    texts = draw(bert, stream(10), 0)
+    assert pruned.trace["reached"] == pytest.approx(fraction(pruned, texts)[0], abs=1e-4)
 
 
 def test_a_knob_is_set_to_the_budget_or_just_below(bert, data):

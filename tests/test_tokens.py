@@ -147,7 +147,8 @@ def test_a_text_of_one_token_and_a_batch_of_one_pass(model, inputs, kind):
     made, whole = cutting(model.double(), kind), model.double()
     one = {name: tensor[:1, :1] for name, tensor in inputs.items()}
     torch.testing.assert_close(made(**one).logits, whole(**one).logits, rtol=0, atol=1e-10)
-    made(**{name: tensor[:1] for name, tensor in inputs.items()})
+    first = {name: tensor[:1] for name, tensor in inputs.items()}
+    torch.testing.assert_close(made(**first).logits, made(**inputs).logits[:1], rtol=0, atol=1e-10)
 
 
 def test_texts_beyond_the_maximum_length_are_refused_in_one_line(model):
@@ -234,6 +235,24 @@ def test_significance_is_attention_received_without_a_tokens_own():
         rows = [q for q in range(4) if valid[b, q] and q != k]
         by_hand = sum(p[b, h, q, k] for h in range(3) for q in rows) / 3 / valid[b].sum()
         torch.testing.assert_close(found[b, k], by_hand)
+
+
+def test_attention_that_is_watched_is_not_rounded_under_autocast(bert):
+    """Bfloat16 has 256 numbers between 1/2 and 1: so 38 tokens would tie"""
+    torch.manual_seed(0)
+    ids, seen = torch.randint(2, 50, (4, 38)), []
+
+    class Look(Watching):
+        def after(self, index, x, walk):
+            seen.append(walk.column)
+            return x
+
+    with gated(wrap(bert, {"rule": "none"}), Look()) as made:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made(input_ids=ids)
+    for column in seen:
+        assert column.dtype == torch.float32
+        assert all(row.unique().numel() > 36 for row in column)
 
 
 def test_ranks_put_cls_first_and_padding_last():

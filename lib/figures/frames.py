@@ -314,6 +314,7 @@ ARM_WORDS = {
     "top": "ToP",
     "tokens-random": "random tokens",
     "tokens-first": "first tokens",
+    "tokens-random-taught": "random tokens, distilled",
 }
 ARM_WORDS |= {arm: arm for arm in study.ARMS if arm not in ARM_WORDS}
 AXIS_WORDS = {

@@ -79,6 +79,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "top": ("#882255", "s"),
     "tokens-random": ("#7f7f7f", "X"),
     "tokens-first": ("#b0893a", "P"),
+    "tokens-random-taught": ("#4d4d4d", "x"),
 }
 PLAIN = (GREY, "o")  # of an arm that no row names
 METHODS |= {arm: PLAIN for arm in study.ARMS if arm not in METHODS}

@@ -7,25 +7,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lib import importance
+from lib import encoder, importance
 from lib.compact import dense
 from lib.errors import StudyError
 from lib.importance import Batch
 from lib.pruners import Needs, validate
 from lib.tokens.dropping import Walk
-from lib.tokens.model import wrap
+from lib.tokens.model import ruled, wrap
 from lib.tokens.rules import Gate, Weigh, watching
-from lib.tokens.training import collect, settle, split, train
+from lib.tokens.training import calibrate, collect, draw, settle, split, train
 
 LEAST = 1e-5  # of a threshold
 
 
 @dataclass
 class Soft(Gate):
-    """Layer l's output times sigmoid((score - threshold[l]) / temperature) (Eq. 5)."""
+    """Layer l's output times sigmoid((score - threshold[l]) / T) (Eq. 5)."""
 
     thresholds: Tensor  # (layers,)
-    temperature: float
+    temperature: float  # T, in thresholds
     kept: list[Tensor]  # mean mask of each layer in the last forward pass
 
     def before(self, index: int, x: Tensor, walk: Walk) -> Tensor:
@@ -39,7 +39,8 @@ class Soft(Gate):
     def after(self, index: int, x: Tensor, walk: Walk) -> Tensor:
         if index + 1 == len(self.thresholds):
             return x
-        mask = ((walk.column - self.thresholds[index]) / self.temperature).sigmoid()
+        theta = self.thresholds[index]
+        mask = ((walk.column - theta) / (self.temperature * theta.detach())).sigmoid()
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
         self.kept.append(mask[walk.alive].mean())
         return x * mask[..., None].to(x)
@@ -50,16 +51,20 @@ class Pruner:
     """Learn a threshold for each layer; a token that receives less attention goes no further.
 
     The score is the mean over heads and over the text's own tokens: divided by the padded length,
-    as it could be read, a threshold would depend on padding. Thresholds begin at 0.01 l / L. The
-    first `search` of the steps train them with the weights under sigmoid masks, the task's loss
-    plus penalty times the mean mask; then all are scaled by one factor to meet the budget, which
-    the paper meets by trying penalties, and the rest of the steps train the model that really
-    drops: the released code only masks. CLS stays; the last layer has nothing to decide.
+    as it could be read, a threshold would depend on padding. The first `search` of the steps train
+    thresholds with the weights under sigmoid masks, the task's loss plus penalty times the sum of
+    all layers' mean masks; the rest train the model that really drops: the released code only
+    masks. CLS stays; the last layer has nothing to decide.
 
-    threshold_lr: the paper has one lr for all, in epochs of thousands of steps.
+    A departure: the paper meets a budget by trying penalties, in epochs of thousands of steps. Here
+    thresholds begin in proportion to its 0.01 l / L, but where they meet the budget on the dense
+    model; behind the search one factor for all, kept in the trace, corrects what it is missed by.
+    `temperature` is in thresholds, as the paper's 1e-3 stands beside its 0.01, and so is
+    `threshold_lr`: without it 1 by the number of steps, so that, on a rate that falls to 0, a
+    threshold can go up or down by half.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 began at 0.01 l / L whatever the budget: the factor decided all
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -68,9 +73,9 @@ class Pruner:
     unit: str = "executed"
     seed: int = 0
     lr: float = 2e-5
-    threshold_lr: float = 2e-5
+    threshold_lr: int | float | None = None
     penalty: float = 0.1
-    temperature: float = 1e-3
+    temperature: float = 0.1
     search: float = 0.4
 
     def __post_init__(self) -> None:
@@ -85,33 +90,45 @@ class Pruner:
         batches = collect(model, data, budget, "after")
         if batches is None:
             return dense(model)
-        with importance.throwaway(wrap(model, {"rule": "none"}), self.seed) as student:
+        rule = {"rule": "threshold", "thresholds": paper(model)}
+        texts = draw(model, batches, self.seed)
+        with importance.throwaway(wrap(model, rule), self.seed) as student:
             first, rest = split(batches, self.search)
+            calibrate(student, lambda knob: scaled(paper(model), knob), texts, budget)
             own, losses = self._thresholds(student, first)
-            student = wrap(student, {"rule": "threshold", "thresholds": own}).requires_grad_(True)
-            trace = settle(student, lambda knob: scaled(own, knob), (first, rest), budget, self.lr)
-        student.trace = {"searching": losses, "thresholds": own} | trace
+            ruled(student, thresholds=own)
+            trace = settle(student, lambda knob: scaled(own, knob), texts, rest, budget, self.lr)
+            factor = round(student.config.tokens["thresholds"][0] / own[0], 4)
+        student.trace = {"searching": losses, "thresholds": own, "factor": factor} | trace
         return student.train(model.training)
 
     def _thresholds(
         self, student: nn.Module, batches: list[Batch]
     ) -> tuple[list[float], list[float]]:
-        layers, device = len(student.config.layers), next(student.parameters()).device
-        theta = 0.01 * torch.arange(1, layers + 1, device=device) / layers
-        theta.requires_grad_(True)
-        gate = Soft(theta, self.temperature, [])
+        """The student's own thresholds, trained; what is learned is a factor of each."""
+        device = next(student.parameters()).device
+        begin = torch.tensor(student.config.tokens["thresholds"], device=device).clamp(min=LEAST)
+        factors = torch.ones_like(begin, requires_grad=True)
+        gate = Soft(begin, self.temperature, [])
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
+            gate.thresholds = begin * factors
             found = importance.loss(model, batch)
-            return found + self.penalty * torch.stack(gate.kept).mean()
+            return found + self.penalty * torch.stack(gate.kept).sum()
 
         @torch.no_grad()
         def clip(step: int) -> None:
-            theta.clamp_(min=LEAST)
+            factors.copy_(factors.maximum(LEAST / begin))
 
-        others = [(theta, self.threshold_lr)]
+        others = [(factors, self.threshold_lr or 1 / len(batches))]
         losses = train(student, batches, self.lr, loss, gate, others, after=clip)
-        return theta.tolist(), losses
+        return (begin * factors).tolist(), losses
+
+
+def paper(model: nn.Module) -> list[float]:
+    """Where the paper's thresholds begin."""
+    layers = len(encoder.blocks(model))
+    return [0.01 * layer / layers for layer in range(1, layers + 1)]
 
 
 def scaled(thresholds: list[float], knob: float) -> dict[str, list[float]]:

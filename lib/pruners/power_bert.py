@@ -14,8 +14,8 @@ from lib.importance import Batch
 from lib.pruners import Needs, validate
 from lib.tokens.dropping import Walk, ranks
 from lib.tokens.model import wrap
-from lib.tokens.rules import Gate, Weigh, watching
-from lib.tokens.training import collect, settle, split, train
+from lib.tokens.rules import Gate, Weigh, order, watching
+from lib.tokens.training import Loss, collect, distilled, draw, settle, split, train
 
 
 @dataclass
@@ -23,12 +23,15 @@ class Soft(Gate):
     """Soft-extract (Sec. 3.3): the token of rank k leaves layer l's attention times r[l, k]."""
 
     r: Tensor  # (layers, ranks)
+    by: str = "attention"
+    seed: int = 0
 
-    def weigh(self, index: int, walk: Walk) -> Weigh:
-        return watching(walk, diagonal=False)
+    def weigh(self, index: int, walk: Walk) -> Weigh | None:
+        return watching(walk, diagonal=False) if self.by == "attention" else None
 
     def between(self, index: int, x: Tensor, walk: Walk) -> Tensor:
-        return x * self.r[index][ranks(walk.column, walk.alive)][..., None]
+        rank = ranks(order(self.by, walk, self.seed), walk.alive)
+        return x * self.r[index][rank][..., None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,14 @@ class Pruner:
     train the model that really drops. Lengths do not depend on the text, so a text shorter than a
     layer's length passes whole.
 
-    order: by "attention"; "random" and "first" (the text's first tokens) are controls, with the
-    schedule found under attention, rescaled to equal MACs. retention_lr: the paper's 5e-4 is for
-    epochs of thousands of steps.
+    order: by "attention"; "random" and "first" (the text's first tokens) are controls, which learn
+    and meet their lengths in the same way. distil: weight of the KL from the dense model's answers,
+    for a control of methods that are distilled; the paper has none. retention_lr: without it 4 by
+    the number of steps, so that r, on a rate that falls to 0, can go from 1 to 0 and back; the
+    paper's 5e-4 is for epochs of thousands of steps.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 could not shut what it began to, and searched controls unlike
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -57,50 +62,67 @@ class Pruner:
     unit: str = "executed"
     seed: int = 0
     lr: float = 3e-5
-    retention_lr: float = 5e-4
+    retention_lr: int | float | None = None
     penalty: float = 2e-4
     search: float = 0.4
     order: Literal["attention", "random", "first"] = "attention"
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         validate(self)
-        if not 0 < self.search < 1:
-            raise StudyError(f"wanted search between 0 and 1, got {self.search}")
+        if not 0 < self.search < 1 or self.distil < 0:
+            raise StudyError(
+                "wanted search between 0 and 1 and distil of at least 0, got "
+                f"{self.search} and {self.distil}"
+            )
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         batches = collect(model, data, budget, "between")
         if batches is None:
             return dense(model)
         longest = max(batch["input_ids"].shape[1] for batch in batches)
-        with importance.throwaway(wrap(model, {"rule": "none"}), self.seed) as student:
+        texts = draw(model, batches, self.seed)
+        whole = wrap(model, {"rule": "none"}).eval().requires_grad_(False)
+
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            if not self.distil:
+                return importance.loss(model, batch)
+            return distilled(model, whole, batch, self.distil)
+
+        with importance.throwaway(whole, self.seed) as student:
             first, rest = split(batches, self.search)
-            r, losses = self._retention(student, first, longest)
+            r, losses = self._retention(student, first, longest, loss)
             own = schedule(r)
             rule = {"rule": "rank", "by": self.order, "lengths": own, "seed": self.seed}
             student = wrap(student, rule).requires_grad_(True)
             trace = settle(
-                student, lambda knob: scaled(own, knob, longest), (first, rest), budget, self.lr
+                student, lambda knob: scaled(own, knob, longest), texts, rest, budget, self.lr, loss
             )
         student.trace = {"searching": losses, "retention": own} | trace
         return student.train(model.training)
 
     def _retention(
-        self, student: nn.Module, batches: list[Batch], longest: int
+        self,
+        student: nn.Module,
+        batches: list[Batch],
+        longest: int,
+        loss: Loss = importance.loss,
     ) -> tuple[Tensor, list[float]]:
         layers = len(student.config.layers)
         like = next(student.parameters())
         r = torch.ones(layers, longest, device=like.device, requires_grad=True)
         depth = torch.arange(1.0, layers + 1, device=like.device)
 
-        def loss(model: nn.Module, batch: Batch) -> Tensor:
-            return importance.loss(model, batch) + self.penalty * (depth @ r.sum(1))
+        def penalised(model: nn.Module, batch: Batch) -> Tensor:
+            return loss(model, batch) + self.penalty * (depth @ r.sum(1))
 
         @torch.no_grad()
         def clip(step: int) -> None:
             r.clamp_(0, 1)
 
-        others = [(r, self.retention_lr)]
-        losses = train(student, batches, self.lr, loss, Soft(r), others, after=clip)
+        others = [(r, self.retention_lr or 4 / len(batches))]
+        gate = Soft(r, self.order, self.seed)
+        losses = train(student, batches, self.lr, penalised, gate, others, after=clip)
         return r.detach(), losses
 
 

@@ -17,13 +17,12 @@ from lib.importance import Batch
 from lib.lagrangian import Course, Price
 from lib.pruners import Needs, validate
 from lib.tokens.dropping import Walk, column, weighed
-from lib.tokens.model import gated, wrap
+from lib.tokens.model import wrap
 from lib.tokens.rules import Gate, Weigh, bins, watching
-from lib.tokens.training import collect, settle, split, train
+from lib.tokens.training import collect, distilled, draw, settle, split, train
 
 START = 2.0  # where the logits of all masks and gates begin: P(z > 0) is .97
 RANKED = 20  # tokens of the teacher's ranking that are distilled
-WARM = 2.0  # temperature of the distilled answers
 
 
 @dataclass
@@ -128,7 +127,8 @@ class Pruner:
             def loss(model: nn.Module, batch: Batch) -> Tensor:
                 return self._distilled(model, whole, batch)[0]
 
-            trace |= settle(student, knob, (first, rest), budget, self.lr, loss)
+            texts = draw(model, batches, self.seed)
+            trace |= settle(student, knob, texts, rest, budget, self.lr, loss)
         student.trace = trace | {"bins": [round(1 - w, 4) for w in (1 - worth).mean(1).tolist()]}
         return student.train(model.training)
 
@@ -180,25 +180,8 @@ class Pruner:
 
     def _distilled(self, model: nn.Module, whole: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The task's loss and the KL from the dense model's answers; and the latter's ranking."""
-        if "labels" not in batch:
-            importance.loss(model, batch)  # says what is wrong
-        device = next(model.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         last = Last(len(whole.config.layers))
-        with torch.no_grad(), gated(whole, last):
-            answers = whole(**inputs).logits.float()
-        found = model(**batch)
-        logits = found.logits.float()
-        if logits.shape[1] == 1:
-            return found.loss + self.distil * F.mse_loss(logits, answers), last.column
-        kl = F.kl_div(
-            F.log_softmax(logits / WARM, 1),
-            F.log_softmax(answers / WARM, 1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        return found.loss + self.distil * WARM**2 * kl, last.column
+        return distilled(model, whole, batch, self.distil, last), last.column
 
 
 def expected_macs(shape: encoder.Shape, worth: Tensor, tokens: Tensor) -> Tensor:

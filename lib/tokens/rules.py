@@ -51,6 +51,13 @@ def first(scores: Tensor, walk: Walk, length: int) -> Keep:
     return ranks(scores, walk.alive) < length
 
 
+def order(by: str, walk: Walk, seed: int) -> Tensor:
+    """Scores (B, T): by "attention" just received, "random" or the "first" of the text highest."""
+    if by == "attention":
+        return walk.column
+    return chance(walk.ids, walk.places, seed) if by == "random" else -walk.places.float()
+
+
 @dataclass
 class Rank(Gate):
     """Layer `index` leaves `lengths[index]` tokens over, before its feed-forward part."""
@@ -70,13 +77,7 @@ class Rank(Gate):
     def between(self, index: int, x: Tensor, walk: Walk) -> Tensor:
         if not self._acts(index, walk):
             return x
-        if self.by == "attention":
-            scores = walk.column
-        elif self.by == "random":
-            scores = chance(walk.ids, walk.places, self.seed)
-        else:
-            scores = -walk.places.float()
-        return walk.cut(x, first(scores, walk, self.lengths[index]))
+        return walk.cut(x, first(order(self.by, walk, self.seed), walk, self.lengths[index]))
 
 
 @dataclass

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib import encoder, importance, search
+from lib import calibration, distil, encoder, importance, search
 from lib.errors import StudyError
 from lib.importance import Batch
 from lib.tokens.costs import fraction
 from lib.tokens.model import TokenForSequenceClassification, gated, ruled
 from lib.tokens.rules import Gate
 
-SAMPLE = 16  # batches of the stream on which a knob is set
+TEXTS = 512  # of the stream, on which a knob is set
 HALVINGS = 14
 NEAR = 0.002  # below the budget by so little is met
 
@@ -88,6 +88,23 @@ def _tenths(values: list[float]) -> list[float]:
     return [round(sum(part) / len(part), 4) for part in parts]
 
 
+def distilled(
+    model: nn.Module, whole: nn.Module, batch: Batch, weight: float, gate: Gate | None = None
+) -> Tensor:
+    """The task's loss, and `weight` times the divergence from the answers of the dense model
+    `whole`, at which `gate` may look on."""
+    if "labels" not in batch:
+        return importance.loss(model, batch)  # says what is wrong
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    with torch.no_grad(), gated(whole, gate or Gate()):
+        answers = whole(**inputs).logits
+    found = model(**batch)
+    regression = answers.shape[1] == 1
+    return found.loss + weight * distil.prediction(found.logits, answers, regression)
+
+
 def split(batches: list[Batch], share: float) -> tuple[list[Batch], list[Batch]]:
     """The first `share` of the steps, at least one, and the rest, at least one."""
     at = min(max(1, round(share * len(batches))), len(batches) - 1)
@@ -97,40 +114,39 @@ def split(batches: list[Batch], share: float) -> tuple[list[Batch], list[Batch]]
 def settle(
     model: TokenForSequenceClassification,
     rule: Rule,
-    batches: tuple[list[Batch], list[Batch]],
+    texts: list[Batch],
+    batches: list[Batch],
     budget: float,
     lr: float,
     loss: Loss = importance.loss,
 ) -> dict[str, Any]:
-    """Set the knob to the budget, train on what is left of the stream, set the knob once more.
+    """Set the knob to the budget, train on `batches`, set the knob once more.
 
-    `batches` are those that the soft decisions were trained on, and the rest. The knob is set again
-    as decisions move when weights do; behind that nothing is trained. Returns a trace: the
-    fractions of executed MACs `own`, where training left the knob, `before` and `reached`.
+    The knob is set on `texts`, see `draw`, and again as decisions move when weights do; behind
+    that nothing is trained. Returns a trace: the fractions of executed MACs `own`, where training
+    left the knob, `before` and `reached`.
     """
-    seen, rest = batches
-    own = fraction(model, _sample(seen))[0]
-    before = calibrate(model, rule, seen, budget)
-    losses = train(model, rest, lr, loss)
-    reached = calibrate(model, rule, seen, budget)
+    own = fraction(model, texts)[0]
+    before = calibrate(model, rule, texts, budget)
+    losses = train(model, batches, lr, loss)
+    reached = calibrate(model, rule, texts, budget)
     found = {"own": own, "before": before, "reached": reached}
     return {name: round(value, 4) for name, value in found.items()} | {"settling": losses}
 
 
 def calibrate(
-    model: TokenForSequenceClassification, rule: Rule, batches: list[Batch], budget: float
+    model: TokenForSequenceClassification, rule: Rule, texts: list[Batch], budget: float
 ) -> float:
     """Set the rule of `model`, in place, so that executed MACs are the budget or just below.
 
     `rule(knob)` gives changes of the rule: of knobs from 0 to 1 a larger one drops more, 1 all but
-    CLS. Measured on a sample of `batches`, against the dense model on their unpadded texts. Returns
-    the fraction reached; a StudyError where even knob 1 keeps too much.
+    CLS. Measured on `texts`, against the dense model without padding. Returns the fraction reached;
+    a StudyError where even knob 1 keeps too much.
     """
-    sample = _sample(batches)
 
     def kept(knob: float) -> float:
         ruled(model, **rule(knob))
-        return fraction(model, sample)[0]
+        return fraction(model, texts)[0]
 
     low, high, reached = 0.0, 1.0, kept(1.0)
     if reached > budget:
@@ -151,5 +167,18 @@ def calibrate(
     return reached
 
 
-def _sample(batches: list[Batch]) -> list[Batch]:
-    return batches[:: max(1, len(batches) // SAMPLE)][:SAMPLE]
+def draw(model: nn.Module, batches: list[Batch], seed: int) -> list[Batch]:
+    """512 texts of a whole stream without their labels, longest first, in batches of like length.
+
+    Drawn one by one: the texts of a batch are of one length, so whole batches would say as little
+    of the stream as so many texts.
+    """
+    rows = [(batch, row) for batch in batches for row in range(len(batch["input_ids"]))]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return calibration.regroup(
+        model,
+        [
+            {name: tensor[row : row + 1] for name, tensor in batch.items() if name != "labels"}
+            for batch, row in (rows[at] for at in order[:TEXTS].tolist())
+        ],
+    )

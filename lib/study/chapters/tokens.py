@@ -6,7 +6,7 @@ from typing import Any
 from lib.runs import Run, Spec
 from lib.study import blocks
 from lib.study.arms import spec
-from lib.study.arms.tokens import CONTROLS, FREE, TOKENS
+from lib.study.arms.tokens import CONTROLS, FREE, TAUGHT, TOKENS
 from lib.study.blocks import Group
 from lib.study.profiles import Pair, Profile
 
@@ -54,7 +54,8 @@ def teachers(p: Profile) -> Iterator[Spec]:
 
 def frontier(p: Profile) -> Iterator[Spec]:
     """Every method and control at equal executed MACs."""
-    arms = ("power-bert", "ltp", "tokens-random") if p.quick else TOKENS + CONTROLS
+    full = (*TOKENS, *CONTROLS, TAUGHT)
+    arms = ("power-bert", "ltp", "tokens-random") if p.quick else full
     yield from _cells(p, lead(p), arms, p.executed, p.seeds)
 
 
