@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from safetensors import SafetensorError
+
 from lib.errors import StudyError
 
 # Imports stand inside the commands: most of them need no torch, and `make` should start at once.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of one command; a StudyError is one line on stderr and status 1."""
+    """The exit status of one command; what a person can mend is one line on stderr and status 1."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = vars(_parser().parse_args(arguments))
     try:
@@ -27,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (OSError, SafetensorError) as error:  # a full disk, a folder that is not ours, ...
+        why = " ".join(str(error).split())
+        print(f"error: {why}; mend that and run again, what is on record stays", file=sys.stderr)
+        return 1
 
 
 def quick(profile: str) -> None:

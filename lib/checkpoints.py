@@ -66,8 +66,11 @@ class Keeper:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = self.file.with_name(f".{self.file.name}.{os.getpid()}.new")
         own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        save_file(own, new, metadata={"facts": text})
-        os.replace(new, self.file)
+        try:
+            save_file(own, new, metadata={"facts": text})
+            os.replace(new, self.file)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def join(**states: State) -> State:

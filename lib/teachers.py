@@ -81,12 +81,16 @@ def _train(source: Path, task_name: str, recipe: dict, folder: Path) -> None:
     )
     seconds = time.perf_counter() - start
     new = folder.with_name(f"{folder.name}.{os.getpid()}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    trained.model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
-    history = {"seconds": seconds, "steps": trained.steps, "selection": trained.selection}
-    (new / "teacher.json").write_text(json.dumps(history))
-    os.replace(new, folder)  # whole or not at all
+    for left in folder.parent.glob(f"{folder.name}.*.new"):  # by a kill: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        trained.model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        history = {"seconds": seconds, "steps": trained.steps, "selection": trained.selection}
+        (new / "teacher.json").write_text(json.dumps(history))
+        os.replace(new, folder)  # whole or not at all
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _plain(name: str) -> str:

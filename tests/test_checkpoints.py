@@ -23,6 +23,21 @@ def test_what_is_kept_comes_back(tmp_path):
     assert [file.name for file in keeper.file.parent.iterdir()] == ["a.safetensors"]
 
 
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_else(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path / "a.safetensors", {})
+    keeper.save({"x": torch.ones(2)}, {"step": 1})
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        keeper.save({"x": torch.zeros(2)}, {"step": 2})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    assert keeper.load()[1] == {"step": 1}
+
+
 def test_another_run_s_checkpoint_is_refused(tmp_path):
     file = tmp_path / "a.safetensors"
     Keeper(file, {"lr": 0.1}).save({"x": torch.ones(2)}, {})

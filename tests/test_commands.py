@@ -1,5 +1,6 @@
 """Does every command answer as it says: a result and status 0, or one line and another status?"""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
 from lib import assets, engine, study
 from lib.__main__ import main
@@ -187,3 +189,38 @@ def test_a_study_error_inside_a_command_is_shown_and_nothing_else(monkeypatch, c
     monkeypatch.setattr(publish, "book", refuse)
     assert main(["book"]) == 1
     assert capsys.readouterr() == ("", "error: no space left on device; free some\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/somewhere"),
+        SafetensorError("I/O error: No space left on device\n(os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line(monkeypatch, capsys, error):
+    def full(name):
+        raise error
+
+    monkeypatch.setattr(publish, "book", full)
+    assert main(["book"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "No space left on device" in shown
+    assert shown.count("\n") == 1
+
+
+def test_an_empty_name_of_the_cache_means_the_usual_one_everywhere():
+    program = "from lib import assets, study; print(assets.CACHE, study.LOCAL)"
+    shown = {
+        value: subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PRUNING_CACHE": value, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for value in ("", "near")
+    }
+    assert shown[""] == [f"{ROOT}/data/cache", f"{ROOT}/data/cache/runs"]
+    assert shown["near"] == [f"{ROOT}/near", f"{ROOT}/near/runs"]

@@ -1,6 +1,7 @@
 """Does a spec become a run: teacher, pruner, fine-tuning, measurement - and only once?"""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 
@@ -131,6 +132,18 @@ def test_a_killed_training_leaves_no_teacher_behind(spec, store, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             execute.obtain([spec], store)
     assert not list((assets.CACHE / "teachers").glob("*/teacher.json"))
+    assert not list((assets.CACHE / "teachers").glob("*.new"))
+
+
+def test_what_a_kill_left_of_a_teacher_is_cleared_away(spec, store):
+    execute.obtain([spec], store)
+    [made] = (assets.CACHE / "teachers").glob("*/teacher.json")
+    shutil.rmtree(made.parent)
+    left = made.parent.with_name(f"{made.parent.name}.1.new")
+    left.mkdir()
+    execute.obtain([replace(spec, budget=0.9)], store)
+    assert made.is_file()
+    assert not left.exists()
 
 
 def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):

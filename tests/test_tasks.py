@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from lib import assets, tasks
+from lib.assets import fetch
 from lib.assets.fetch import Wheel
 from lib.errors import StudyError
 from lib.tasks import glue, splits
@@ -213,6 +214,24 @@ def test_the_hubs_files_are_read(tmp_path, monkeypatch):
     pd.DataFrame(scored).to_parquet(home / "stsb" / "validation-00000-of-00001.parquet")
     assert rows("mnli") == rows("mnli", "dev_mismatched") == [("A", "B", 2)]
     assert rows("stsb") == [("A.", "B.", 3.8)]
+
+
+def test_a_file_of_the_hub_that_has_changed_is_refused(tmp_path, monkeypatch):
+    """Its cache calls a large file by its sha256."""
+    monkeypatch.delenv("GLUE_DIR")
+    home = tmp_path / "hub" / "datasets--nyu-mll--glue"
+    named = home / "snapshots" / glue.GLUE[1] / "rte" / "validation-00000-of-00001.parquet"
+    named.parent.mkdir(parents=True)
+    pair = {"sentence1": ["A."], "sentence2": ["B."], "label": [1], "idx": [0]}
+    pd.DataFrame(pair).to_parquet(named)
+    whole = home / "blobs" / assets.sha256(named)
+    whole.parent.mkdir()
+    named.rename(whole)
+    named.symlink_to(whole)
+    assert rows("rte") == [("A.", "B.", 1)]
+    whole.write_bytes(whole.read_bytes()[:-1])
+    with pytest.raises(StudyError, match=r"wrong hash: .* it was cut off or changed"):
+        fetch.hub_file(*glue.GLUE, f"rte/{named.name}")
 
 
 # Splits -------------------------------------------------------------------------------------------

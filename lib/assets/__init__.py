@@ -79,9 +79,7 @@ def _checked(folder: Path, weights: str | None) -> Path:
         raise StudyError(f"{folder} should hold {WEIGHTS} but has {came}: save as safetensors")
     if not any((folder / file).is_file() for file in VOCABULARY):
         raise StudyError(f"{folder} has no tokenizer: save the tokenizer beside the model")
-    blob = (folder / WEIGHTS).resolve().name  # the hub's cache calls a large file by its sha256
-    wanted = weights or (blob if len(blob) == 64 else None)
-    if wanted:
+    if wanted := weights or fetch.blob(folder / WEIGHTS):
         fetch.hold(folder / WEIGHTS, wanted)
     return folder
 

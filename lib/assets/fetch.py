@@ -64,6 +64,12 @@ def hold(path: Path, wanted: str) -> None:
         )
 
 
+def blob(path: Path) -> str | None:
+    """The sha256 of a large file of the hub, by which its cache calls it; None of any other."""
+    name = path.resolve().name
+    return name if len(name) == 64 else None
+
+
 def line(error: BaseException | str) -> str:
     """The first line of a message, or the error's name where it says nothing."""
     lines = str(error).strip().splitlines()
@@ -122,7 +128,7 @@ def hub_cached(repository: str, revision: str) -> Path | None:
 
 
 def hub_file(repository: str, revision: str, file: str) -> Path:
-    """One file of a data set on the hub, from the hub's cache if it is there.
+    """One file of a data set on the hub, from the hub's cache if it is there, its sha256 checked.
 
     Raises Unreachable when the hub does not have or give it; HF_HUB_OFFLINE is honoured.
     """
@@ -131,11 +137,15 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
 
     wanted = {"repo_id": repository, "revision": revision, "filename": file}
     wanted["repo_type"] = "dataset"
-    with contextlib.suppress(LocalEntryNotFoundError):
-        return Path(hf_hub_download(**wanted, local_files_only=True))
-    with _hub():
-        _answers(repository, revision, "dataset")
-        return Path(hf_hub_download(**wanted, etag_timeout=HUB_SECONDS))
+    try:
+        path = Path(hf_hub_download(**wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        with _hub():
+            _answers(repository, revision, "dataset")
+            path = Path(hf_hub_download(**wanted, etag_timeout=HUB_SECONDS))
+    if digest := blob(path):
+        hold(path, digest)
+    return path
 
 
 def _answers(repository: str, revision: str, kind: str) -> None:
