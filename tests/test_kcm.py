@@ -292,9 +292,17 @@ def test_no_backward_pass_and_no_label(bert, batch, sentences, monkeypatch, name
 def test_only_kcm_of_labels_asks_for_labels():
     needs = {labels: pruners.get("kcm", labels=labels).needs for labels in (0, 512)}
     assert needs == {0: "examples", 512: "labels"}
-    assert pruners.get("kcm", ranks="r2", recover="none").needs == "nothing"
     assert pruners.get("ffn", score="w1", recover="none").needs == "nothing"
     assert pruners.get("ffn", score="rms", recover="none").needs == "examples"
+
+
+def test_r2_alone_chooses_without_a_sentence_and_leaves_its_errors(bert, batch):
+    pruner = pruners.get("kcm", tokens=9, ranks="r2", recover="none")
+    other = batch | {"input_ids": batch["input_ids"].flip(0)}
+    one, two = (pruner(bert, [given], 0.75) for given in (batch, other))
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
+    assert len(one.trace["layer_errors"]) == 3
+    assert "tuned" not in one.trace
 
 
 # the labelled extension

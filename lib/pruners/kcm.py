@@ -35,7 +35,8 @@ class Pruner:
     product decides between equal votes. recover, guide, heads: see `filters.prune`; not "bias".
     labels: so many labelled sentences, the first of the sample, refine the choice by one backward
     pass (Sec. 3.4): the filters of greatest |dL/dmask| outside it replace the lowest ranked inside,
-    for as long as each swap raises the gradient kept. Without, none is read.
+    for as long as each swap raises the gradient kept. Without, none is read. R2 alone, not
+    rescaled, chooses without a sentence: it reads them for the errors by layer of its trace.
     `tokens` is the sequence length at which MACs are counted; a study fills in the task's mean.
 
     Defaults: kernel and stop as printed; statistic and normaliser by unscaled accuracy at 60% on
@@ -82,9 +83,7 @@ class Pruner:
 
     @property
     def needs(self) -> Needs:
-        if self.labels:
-            return "labels"
-        return "nothing" if self.ranks == "r2" and self.recover == "none" else "examples"
+        return "labels" if self.labels else "examples"
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         filters.room(model, self.tokens, budget)  # infeasible? Then before the work
@@ -99,7 +98,7 @@ class Pruner:
             data = importance.collect(data, "labelled batches")
             with costs.clock(seconds, "gradient"):
                 found["gradient"] = gradient(model, labelled(data, self.labels))
-        batches = [] if self.needs == "nothing" else calibration.sentences(data)
+        batches = calibration.sentences(data)
         if self.ranks != "d2":
             with costs.clock(seconds, "r2"):
                 found["r2"], trace["iterations"] = self._r2(model)
