@@ -451,6 +451,12 @@ def test_knowledge_is_slope_and_energy(bert, sentences):
     )
 
 
+def test_k_prune_wants_a_token_for_every_weight_that_it_refits(bert):
+    one = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3).long()}
+    with pytest.raises(StudyError, match=r"3 calibration tokens give 3 equations for \d+ unknowns"):
+        pruners.get("k-prune", tokens=9)(bert, [one], 0.8)
+
+
 def test_the_threshold_is_one_for_both_kinds():
     heads, neurons = (
         torch.tensor([[5.0, 1]]).double(),
@@ -675,7 +681,8 @@ def test_under_autocast_sums_stay_exact_and_every_step_is_on_record(bert, senten
     with autocast(torch.device("cpu"), "bfloat16"):
         pruned = pruners.get("kcm", tokens=9)(bert, sentences, 0.75)
     trace = pruned.trace
-    assert set(trace) == {"layer_errors", "iterations", "tuned", "seconds"}
+    assert set(trace) == {"layer_errors", "iterations", "tuned", "seconds", "process_peak_bytes"}
+    assert 2**26 < trace["process_peak_bytes"] < 2**40  # with torch alone it is more than 64 MiB
     assert set(trace["seconds"]) == {"r2", "d2", "scale"}
     assert len(trace["layer_errors"]) == len(trace["iterations"]) == 3
     assert [step["layer"] for step in trace["tuned"]] == [0, 1, 2]

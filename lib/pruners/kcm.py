@@ -89,19 +89,33 @@ class Pruner:
         filters.room(model, self.tokens, budget)  # infeasible? Then before the work
         return self.cut(model, self.scores(model, data), budget)
 
-    def scores(self, model: nn.Module, data: Iterable[Batch]) -> Sight:
-        """R2 and D2 of each filter, perhaps its gradient, and the sentences: all but the budget."""
+    @property
+    def weighing(self) -> list[Any]:
+        """What decides `weighed`, besides the model."""
+        ranked = self.ranks != "d2"
+        return [ranked, self.sigma, self.kernel, self.stop, self.limit, self.floor]
+
+    def weighed(self, model: nn.Module) -> Sight:
+        """R2 of each filter, where it has a part in the ranking: of the weights alone."""
         found: dict[str, Tensor] = {}
         seconds: dict[str, float] = {}
         trace: dict[str, Any] = {}
+        if self.ranks != "d2":
+            with costs.clock(seconds, "r2"):
+                found["r2"], trace["iterations"] = self._r2(model)
+        return Sight(found, seconds=seconds, trace=trace)
+
+    def scores(
+        self, model: nn.Module, data: Iterable[Batch], weighed: Sight | None = None
+    ) -> Sight:
+        """R2 and D2 of each filter, perhaps its gradient, and the sentences: all but the budget."""
+        before = self.weighed(model) if weighed is None else weighed
+        found, seconds, trace = dict(before.scores), dict(before.seconds), dict(before.trace)
         if self.labels:
             data = importance.collect(data, "labelled batches")
             with costs.clock(seconds, "gradient"):
                 found["gradient"] = gradient(model, labelled(data, self.labels))
         batches = calibration.sentences(data)
-        if self.ranks != "d2":
-            with costs.clock(seconds, "r2"):
-                found["r2"], trace["iterations"] = self._r2(model)
         if self.ranks != "r2":
             with costs.clock(seconds, "d2"):
                 [found["d2"]] = calibration.activations(model, batches, STATISTICS[self.activation])
