@@ -14,7 +14,19 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import assets, batches, claims, costs, devices, encoder, products, pruners, runs, tasks
+from lib import (
+    assets,
+    batches,
+    claims,
+    costs,
+    devices,
+    encoder,
+    filters,
+    products,
+    pruners,
+    runs,
+    tasks,
+)
 from lib.compact import dense
 from lib.errors import StudyError, unknown
 from lib.evaluate import Evaluation, autocast, score
@@ -40,6 +52,7 @@ class Bench:
     dense: Evaluation  # of the teacher, on dev
     measured: dict  # its scores and sizes, as records hold them
     scores: dict = field(default_factory=dict)  # of methods whose scores know no budget
+    weighed: dict = field(default_factory=dict)  # what a method makes of the teacher's weights
 
     def select(self, most: int | None = None) -> Callable[[nn.Module], float]:
         """The score of a model on (the first `most` texts of) what is kept aside of training."""
@@ -138,12 +151,31 @@ def prune(spec: runs.Spec, bench: Bench, seconds: dict[str, float]) -> tuple[nn.
                 return pruner(model, _data(pruner, spec, bench), budget), not pruner.compact
         key = runs.digest([spec.method, spec.unit, spec.seed, spec.options, spec.training["sees"]])
         if key not in bench.scores:
+            given = _weighed(pruner, spec, bench, model)
             with costs.clock(seconds, "score"):
-                found = pruner.scores(model, _data(pruner, spec, bench))
-            bench.scores[key] = found, seconds["score"]
+                found = pruner.scores(model, _data(pruner, spec, bench), *given)
+            before = sum(sum(part.seconds.values()) for part in given)
+            bench.scores[key] = found, round(seconds["score"] + before, 3)
         found, seconds["score"] = bench.scores[key]  # spent once, but part of each run's price
         with costs.clock(seconds, "prune"):
             return pruner.cut(model, found, budget), not pruner.compact
+
+
+def _weighed(
+    pruner: pruners.Pruner, spec: runs.Spec, bench: Bench, model: nn.Module
+) -> tuple[filters.Sight, ...]:
+    """What a method makes of the weights alone: of the teacher's once a process, for every seed.
+
+    Its seconds are part of each run's price all the same. Empty where a method has no such part.
+    """
+    if not hasattr(pruner, "weighed"):
+        return ()
+    if spec.base is not None:
+        return (pruner.weighed(model),)
+    key = runs.digest([spec.method, pruner.weighing])
+    if key not in bench.weighed:
+        bench.weighed[key] = pruner.weighed(model)
+    return (bench.weighed[key],)
 
 
 def _base(
@@ -257,12 +289,24 @@ def _data(pruner: pruners.Pruner, spec: runs.Spec, bench: Bench) -> Iterator[dic
             data = batches.like(data, bench.lengths, sees["steps"] * size, order)
         stream = batches.training(data, tokenizer, size, order, steps=sees["steps"])
     else:
-        sample = batches.sample(data, min(sees["examples"], len(data)), order)
+        sample = batches.sample(data, examples_read(spec, bench), order)
         stream = batches.training(sample, tokenizer, size, order)
     for batch in stream:
         if pruner.needs == "examples":
             batch.pop("labels", None)
         yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def examples_read(spec: runs.Spec, bench: Bench) -> int | None:
+    """Sentences of the sample that a spec's method reads: as many as asked for, or all there are.
+
+    None where it reads none, or a stream.
+    """
+    sees = spec.training["sees"] or {}
+    if "examples" not in sees:
+        return None
+    there = tasks.load(sees["task"], "train") if "task" in sees else bench.train
+    return min(sees["examples"], len(there))
 
 
 def _foreign(name: str, pruner: pruners.Pruner, bench: Bench) -> Dataset:
@@ -317,10 +361,11 @@ def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:
     came to on this machine.
     """
     device = next(bench.teacher.model.parameters()).device
-    foreign = (spec.training["sees"] or {}).get("task")
+    foreign, read = (spec.training["sees"] or {}).get("task"), examples_read(spec, bench)
     return machine() | {
         "precision": devices.precision(PRECISION, device),
         "macs_tokens": tokens,
+        **({} if read is None else {"examples_read": read}),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": {
             "data": tasks.digests(bench.task.name),

@@ -3,6 +3,8 @@
 One MAC is two FLOPs. Biases, norms, activations and the softmax are not counted, as is usual.
 """
 
+import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,6 +185,12 @@ def clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 3)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had resident at any time so far, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # elsewhere it comes in KiB
 
 
 def _synchronize(device: torch.device) -> None:

@@ -88,12 +88,14 @@ def prune(
 def traced(
     model: nn.Module, pruned: CompactForSequenceClassification, batches: Sequence[Batch]
 ) -> dict[str, Any]:
-    """The relative error of every layer's hidden states, for a pruner's trace."""
+    """For a pruner's trace: the relative error of every layer's hidden states, where there are
+    batches, and the process's peak of memory until now, which bounds what pruning took."""
+    peak = {"process_peak_bytes": costs.peak_memory()}
     if not batches:
-        return {}
+        return peak
     few = calibration.first(batches, calibration.WATCHED)
     whole, small = dense(model).eval(), pruned if not pruned.training else deepcopy(pruned).eval()
-    return {"layer_errors": calibration.layer_errors(whole, small, few)}
+    return {"layer_errors": calibration.layer_errors(whole, small, few)} | peak
 
 
 def _compact(model: nn.Module, kept: Bool[Tensor, "L F"]) -> CompactForSequenceClassification:

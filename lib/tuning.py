@@ -249,6 +249,15 @@ def tune(
     return Tuned(student, done)
 
 
+def check_tokens(tokens: int, unknowns: int, each: int = 1) -> None:
+    """A StudyError where calibration tokens of `each` equations are fewer than the unknowns."""
+    if tokens * each < unknowns:
+        raise StudyError(
+            f"{tokens} calibration tokens give {tokens * each} equations for {unknowns} unknowns; "
+            "give more sentences"
+        )
+
+
 def _own_outputs(student: CompactForSequenceClassification) -> CompactForSequenceClassification:
     outputs = {id(e.output.weight) for e in student.encoder.layers}
     outputs |= {id(e.down.weight) for e in student.encoder.layers}
@@ -265,13 +274,10 @@ def _fit(
     ridge: float,
 ) -> dict[str, Any]:
     """Solve, write into `linear` what is accepted, and say what came out."""
-    units = linear.in_features // group if how == "scale" else linear.in_features
-    equations = moments.tokens * (linear.out_features if how == "scale" else 1)
-    if equations < units:
-        raise StudyError(
-            f"{moments.tokens} calibration tokens give {equations} equations for {units} unknowns; "
-            "give more sentences"
-        )
+    if how == "scale":
+        check_tokens(moments.tokens, linear.in_features // group, linear.out_features)
+    else:
+        check_tokens(moments.tokens, linear.in_features)
     if how == "refit":
         linear.weight.copy_(refitted(moments, linear.weight, ridge))
         done: dict[str, Any] = {"accepted": True}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from itertools import product
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from lib import assets, bench, devices, execute, pruners, runs, study, teachers
+from lib.book import pages
 from lib.errors import StudyError
-from lib.probes import formats
+from lib.probes import formats, rankings
 
 WORDS = {"good": range(5, 25), "bad": range(25, 45)}
 
@@ -201,6 +203,53 @@ def test_a_model_is_pruned_on_top_of_another(spec, store):
     assert run.seconds["base"] > 0
     assert after.spec.base == replace(first, seed=1)
     assert store.get(both) == run
+
+
+def test_a_small_task_s_whole_training_split_is_read_and_said_so(spec, store):
+    sees = {"examples": 5000, "batch": 16}
+    asked = replace(
+        spec, method="kcm", unit="macs", budget=0.7, training=spec.training | {"sees": sees}
+    )
+    few = replace(asked, training=spec.training | {"sees": sees | {"examples": 32}})
+    plain, short, whole = execute.obtain([spec, asked, few], store)
+    assert "examples_read" not in plain.provenance  # it reads none
+    assert 32 < short.provenance["examples_read"] < 160
+    assert short.provenance["examples_read"] == len(bench.prepare(asked).train)
+    assert whole.provenance["examples_read"] == 32
+    read = short.provenance["examples_read"]
+    assert pages._short([plain, short, whole]) == f"{read} of 5000 sentences"
+    place = {"encoder": spec.encoder, "task": spec.task, "seed": 0, "teacher": TEACH}
+    arms = {score: {"method": "ffn", "options": {"score": score}} for score in ("output", "rms")}
+    ranked = rankings.answer(**place, sees=sees, arms=arms, versions={})
+    assert ranked["examples_read"] == read
+
+
+def test_what_the_weights_say_is_computed_once_and_paid_by_every_run(spec, monkeypatch):
+    sees = {"examples": 32, "batch": 16}
+    asked = replace(
+        spec, method="kcm", unit="macs", budget=0.7, training=spec.training | {"sees": sees}
+    )
+    kind, calls = type(pruners.get("kcm")), []
+    it, real = bench.prepare(spec), kind._r2
+
+    def slow(self, model):
+        calls.append(self.kernel)
+        time.sleep(0.2)
+        return real(self, model)
+
+    monkeypatch.setattr(kind, "_r2", slow)
+    again = [asked, replace(asked, budget=0.8), replace(asked, seed=1)]
+    found = [bench.perform(one, it) for one in again]
+    assert len(calls) == 1
+    assert all(run.trace["seconds"]["r2"] >= 0.2 for run in found)
+    assert all(run.seconds["score"] >= run.trace["seconds"]["r2"] for run in found)
+    assert all(run.trace["process_peak_bytes"] > 0 for run in found)
+    bench.perform(replace(asked, options={"kernel": "s2"}), it)
+    assert calls == ["2s2", "s2"]
+    alone = bench.perform(replace(asked, seed=1), bench.prepare(spec))  # with nothing at hand
+    assert len(calls) == 3
+    assert alone.per_example == found[2].per_example
+    assert alone.shape == found[2].shape
 
 
 def test_formats_are_scored_and_timed_as_they_are(spec, monkeypatch):

@@ -292,9 +292,17 @@ def test_no_backward_pass_and_no_label(bert, batch, sentences, monkeypatch, name
 def test_only_kcm_of_labels_asks_for_labels():
     needs = {labels: pruners.get("kcm", labels=labels).needs for labels in (0, 512)}
     assert needs == {0: "examples", 512: "labels"}
-    assert pruners.get("kcm", ranks="r2", recover="none").needs == "nothing"
     assert pruners.get("ffn", score="w1", recover="none").needs == "nothing"
     assert pruners.get("ffn", score="rms", recover="none").needs == "examples"
+
+
+def test_r2_alone_chooses_without_a_sentence_and_leaves_its_errors(bert, batch):
+    pruner = pruners.get("kcm", tokens=9, ranks="r2", recover="none")
+    other = batch | {"input_ids": batch["input_ids"].flip(0)}
+    one, two = (pruner(bert, [given], 0.75) for given in (batch, other))
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), rtol=0, atol=0)
+    assert len(one.trace["layer_errors"]) == 3
+    assert "tuned" not in one.trace
 
 
 # the labelled extension
@@ -441,6 +449,12 @@ def test_knowledge_is_slope_and_energy(bert, sentences):
     torch.testing.assert_close(
         found["heads"][1], 7 * each.view(4, 6).mean(1), rtol=1e-6, atol=1e-12
     )
+
+
+def test_k_prune_wants_a_token_for_every_weight_that_it_refits(bert):
+    one = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3).long()}
+    with pytest.raises(StudyError, match=r"3 calibration tokens give 3 equations for \d+ unknowns"):
+        pruners.get("k-prune", tokens=9)(bert, [one], 0.8)
 
 
 def test_the_threshold_is_one_for_both_kinds():
@@ -667,7 +681,8 @@ def test_under_autocast_sums_stay_exact_and_every_step_is_on_record(bert, senten
     with autocast(torch.device("cpu"), "bfloat16"):
         pruned = pruners.get("kcm", tokens=9)(bert, sentences, 0.75)
     trace = pruned.trace
-    assert set(trace) == {"layer_errors", "iterations", "tuned", "seconds"}
+    assert set(trace) == {"layer_errors", "iterations", "tuned", "seconds", "process_peak_bytes"}
+    assert 2**26 < trace["process_peak_bytes"] < 2**40  # with torch alone it is more than 64 MiB
     assert set(trace["seconds"]) == {"r2", "d2", "scale"}
     assert len(trace["layer_errors"]) == len(trace["iterations"]) == 3
     assert [step["layer"] for step in trace["tuned"]] == [0, 1, 2]

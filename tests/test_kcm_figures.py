@@ -205,6 +205,10 @@ def test_errors_are_the_means_of_the_traces(drawn, whole):
     last = np.mean([layer_errors(run)[-1] for run in runs])
     own = table[(table["arm"] == "kcm-r2") & (table["layer"] == 12)]
     assert own["error"].mean() == pytest.approx(last)
+    assert {"kcm-unscaled", "kcm-r2-unscaled", "kcm-d2-unscaled"} <= set(table["arm"])
+    [run] = frames.select(whole.here, arm="kcm-r2-unscaled", budget=0.6)
+    said = kcm.facts(whole.here, whole.findings, [])["propagation-r2-unscaled"]
+    assert said == f"{layer_errors(run)[-1] / np.mean(layer_errors(run)):.2f}"
 
 
 def test_another_task_s_sentences_stand_apart(drawn):

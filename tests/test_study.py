@@ -418,6 +418,10 @@ def test_the_kcm_chapter_asks_for_its_tier():
     slow = fits(every, options__stop="l1")
     assert {(s.encoder, s.task) for s in slow} == {("minilm-l6", "sst2")}
     assert fits(every, options__heads=True)
+    for arm, seeds in (("kcm-r2-unscaled", {0}), ("kcm-d2-unscaled", {0, 1, 2})):
+        cells = fits(every, arm=arm, budget=0.6, sees="own")
+        assert {s.seed for s in cells} == seeds
+        assert {s.training["sees"]["examples"] for s in cells} == {2048}
     assert {s.unit for s in every if s.method != "dense"} == {"macs"}
     fork = study.specs("kcm", "quick", task="imdb", budgets=[0.8], seeds=2)
     assert {(s.encoder, s.task) for s in fork} == {("minilm-l6", "imdb")}

@@ -174,11 +174,22 @@ def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("device", _tally(it["device"] for it in origins)),
         ("threads", _tally(str(it["threads"]) for it in origins)),
         ("precision", _tally(it["precision"] for it in origins)),
+        ("samples cut short", _short(runs)),
     ]
     return rows + [
         (package, _tally(it["versions"].get(package, "-") for it in origins))
         for package in packages
     ]
+
+
+def _short(runs: Sequence[Run]) -> str:
+    """Calibration samples smaller than asked for, as the task has no more sentences to train on."""
+    pairs = [
+        (run.spec.training["sees"]["examples"], run.provenance["examples_read"])
+        for run in runs
+        if "examples_read" in run.provenance
+    ]
+    return _tally(f"{read} of {asked} sentences" for asked, read in pairs if read < asked)
 
 
 def _changed(provenance: Mapping[str, object]) -> str:

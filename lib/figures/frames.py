@@ -278,6 +278,8 @@ ARM_WORDS = {
     "kcm-refit": "KCM, refitted",
     "kcm-r2": "R2 alone",
     "kcm-d2": "D2 alone",
+    "kcm-r2-unscaled": "R2 alone, unscaled",
+    "kcm-d2-unscaled": "D2 alone, unscaled",
     "kcm-voting": "KCM by votes",
     "kcm-layerwise": "KCM, R2 by layer",
     "kcm-512": "KCM + 512 labels",

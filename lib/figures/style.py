@@ -36,13 +36,15 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "taylor-once": ("#c98500", "h"),
     "taylor-steps": ("#8a5a00", "H"),
     "movement": ("#332288", "d"),
-    # 23 are more than hues can part: blues are KCM's, oranges and browns weights', greens
+    # 25 are more than hues can part: blues are KCM's, oranges and browns weights', greens
     # outputs', reds and purples other papers'; lightness and marker do the rest.
     "kcm": ("#0072b2", "o"),
     "kcm-unscaled": ("#3d9fd6", "s"),
     "kcm-refit": ("#004b78", "D"),
     "kcm-r2": ("#5b6fd8", "^"),
     "kcm-d2": ("#2e3fa3", "v"),
+    "kcm-r2-unscaled": ("#4a90a4", "*"),
+    "kcm-d2-unscaled": ("#1f6075", "8"),
     "kcm-voting": ("#7b93c4", "<"),
     "kcm-layerwise": ("#2a8fa8", ">"),
     "kcm-512": ("#6a7a99", "p"),

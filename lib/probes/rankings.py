@@ -27,7 +27,8 @@ def answer(
     """Correlation of each pair of arms, over all filters and as the mean of the layers'.
 
     `within` is what tells methods apart that differ only in how they weigh layers. All arms read
-    one sample. `versions` are those of their methods: they are part of the question.
+    one sample, of `examples_read` sentences: fewer than asked for where the task has no more.
+    `versions` are those of their methods: they are part of the question.
     """
     del versions
     training = {"teacher": teacher, "sees": sees, "after": None}
@@ -38,6 +39,7 @@ def answer(
     model = it.teacher.model
     ranks = {name: _ranks(model, it.tokens, arm, data, seed) for name, arm in arms.items()}
     return {
+        "examples_read": len(sample),
         "arms": list(ranks),
         "overall": [[a, b, _overall(ranks[a], ranks[b])] for a, b in combinations(ranks, 2)],
         "within": [[a, b, _within(ranks[a], ranks[b])] for a, b in combinations(ranks, 2)],

@@ -42,9 +42,11 @@ class Pruner(Protocol):
     `seed` changes the outcome.
 
     A method whose scores know no budget may split its call into `scores(model, data)` and
-    `cut(model, scores, budget)`; a study then scores once for all budgets. What a method wants on
-    record of its own way it leaves as `trace`, a plain dict, on the model that it returns. One
-    with `aided = True` trains for long and is called with `aids=` too.
+    `cut(model, scores, budget)`; a study then scores once for all budgets. What such a method makes
+    of the weights alone may be apart too: `weighed(model)`, which `weighing` names, is the third
+    argument of `scores`, and a study computes it once for all seeds. What a method wants on record
+    of its own way it leaves as `trace`, a plain dict, on the model that it returns. One with
+    `aided = True` trains for long and is called with `aids=` too.
     """
 
     version: ClassVar[int]  # part of a run's spec: a mended fault makes old records stale

@@ -154,9 +154,14 @@ def _energy(student: nn.Module, batch: Batch, energy: dict[str, Tensor]) -> Exit
 
 @torch.no_grad()
 def _cut(step: tuning.Step, stays: Bool[Tensor, "n"]) -> None:
-    """Zero what a sublayer loses and refit the rest to the teacher's output."""
+    """Zero what a sublayer loses and refit the rest to the teacher's output.
+
+    Raises a StudyError for fewer calibration tokens than columns that stay.
+    """
     kept = stays.repeat_interleave(step.group).nonzero().flatten()
     weight = torch.zeros_like(step.linear.weight)
     if len(kept):  # where all stay, what was lost below is still made good
-        weight[:, kept] = tuning.refitted(step.moments().only(kept), step.linear.weight[:, kept])
+        moments = step.moments().only(kept)
+        tuning.check_tokens(moments.tokens, len(kept))
+        weight[:, kept] = tuning.refitted(moments, step.linear.weight[:, kept])
     step.linear.weight.copy_(weight)

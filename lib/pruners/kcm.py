@@ -35,7 +35,8 @@ class Pruner:
     product decides between equal votes. recover, guide, heads: see `filters.prune`; not "bias".
     labels: so many labelled sentences, the first of the sample, refine the choice by one backward
     pass (Sec. 3.4): the filters of greatest |dL/dmask| outside it replace the lowest ranked inside,
-    for as long as each swap raises the gradient kept. Without, none is read.
+    for as long as each swap raises the gradient kept. Without, none is read. R2 alone, not
+    rescaled, chooses without a sentence: it reads them for the errors by layer of its trace.
     `tokens` is the sequence length at which MACs are counted; a study fills in the task's mean.
 
     Defaults: kernel and stop as printed; statistic and normaliser by unscaled accuracy at 60% on
@@ -82,27 +83,39 @@ class Pruner:
 
     @property
     def needs(self) -> Needs:
-        if self.labels:
-            return "labels"
-        return "nothing" if self.ranks == "r2" and self.recover == "none" else "examples"
+        return "labels" if self.labels else "examples"
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         filters.room(model, self.tokens, budget)  # infeasible? Then before the work
         return self.cut(model, self.scores(model, data), budget)
 
-    def scores(self, model: nn.Module, data: Iterable[Batch]) -> Sight:
-        """R2 and D2 of each filter, perhaps its gradient, and the sentences: all but the budget."""
+    @property
+    def weighing(self) -> list[Any]:
+        """What decides `weighed`, besides the model."""
+        ranked = self.ranks != "d2"
+        return [ranked, self.sigma, self.kernel, self.stop, self.limit, self.floor]
+
+    def weighed(self, model: nn.Module) -> Sight:
+        """R2 of each filter, where it has a part in the ranking: of the weights alone."""
         found: dict[str, Tensor] = {}
         seconds: dict[str, float] = {}
         trace: dict[str, Any] = {}
+        if self.ranks != "d2":
+            with costs.clock(seconds, "r2"):
+                found["r2"], trace["iterations"] = self._r2(model)
+        return Sight(found, seconds=seconds, trace=trace)
+
+    def scores(
+        self, model: nn.Module, data: Iterable[Batch], weighed: Sight | None = None
+    ) -> Sight:
+        """R2 and D2 of each filter, perhaps its gradient, and the sentences: all but the budget."""
+        before = self.weighed(model) if weighed is None else weighed
+        found, seconds, trace = dict(before.scores), dict(before.seconds), dict(before.trace)
         if self.labels:
             data = importance.collect(data, "labelled batches")
             with costs.clock(seconds, "gradient"):
                 found["gradient"] = gradient(model, labelled(data, self.labels))
-        batches = [] if self.needs == "nothing" else calibration.sentences(data)
-        if self.ranks != "d2":
-            with costs.clock(seconds, "r2"):
-                found["r2"], trace["iterations"] = self._r2(model)
+        batches = calibration.sentences(data)
         if self.ranks != "r2":
             with costs.clock(seconds, "d2"):
                 [found["d2"]] = calibration.activations(model, batches, STATISTICS[self.activation])

@@ -7,7 +7,7 @@ from typing import Any
 from lib.runs import Spec
 from lib.study.arms import after_recipe, spec
 from lib.study.arms.coreset import FIXED
-from lib.study.arms.kcm import WEIGHTS_ALONE
+from lib.study.arms.kcm import ONCE
 from lib.study.profiles import Pair, Profile
 
 Group = Callable[[Profile], Iterator[Spec]]
@@ -28,7 +28,7 @@ def pruned(
     budgets = tuple(budgets)
     for place, seed in enumerate(seeds):
         for name in names:
-            if place == 0 or name not in FIXED + WEIGHTS_ALONE:
+            if place == 0 or name not in FIXED + ONCE:
                 yield from (spec(p, name, budget, seed=seed, **more) for budget in budgets)
 
 

@@ -65,11 +65,14 @@ def shares(run: Run) -> list[float]:
     return [kept / (kept + gone) for kept, gone in zip(left, pruned_neurons(run), strict=True)]
 
 
-ERRORS = ("kcm", "kcm-r2", "kcm-d2", "kcm-unscaled", "ffn-w2", "mask-tuning")
+ERRORS = (
+    *("kcm", "kcm-r2", "kcm-d2", "kcm-unscaled", "kcm-r2-unscaled", "kcm-d2-unscaled"),
+    *("ffn-w2", "mask-tuning"),
+)
 
 
 def errors(found: Iterable[Run]) -> Drawn:
-    """Relative error of what leaves each layer, for R2, D2 and both, at the first budget."""
+    """Relative error of what leaves each layer, for R2, D2 and both, each mended or not, at 60%."""
     chosen = frames.select(
         found, arm=list(ERRORS), unit="macs", after="none", sees="own", budget=0.6
     )

@@ -47,6 +47,7 @@ def facts(
     facts["ideal"] = f"{1 / 0.6:.2f}"
     facts["propagation"] = _measured(findings, "kcm.propagation", 0.6, 1, ".2f")
     facts["propagation-data"] = _measured(findings, "kcm.propagation-data", 0.6, 1, "+.3f")
+    facts |= _unmended(found)
     facts["sample-size"] = _measured(findings, "kcm.sample-size", 0.6, 100, "+.1f")
     facts["out-of-domain"] = _measured(findings, "kcm.out-of-domain", 0.6, 100, "+.1f")
     facts["spread"] = _measured(findings, "kcm.dynamic", 0.6, 1, ".2f")
@@ -76,6 +77,17 @@ def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: int, form
             value, low, high = (scale * x for x in (one.measured, one.low, one.high))
             return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low < high else "")
     return UNTESTED
+
+
+def _unmended(found: Sequence[Run]) -> dict[str, str]:
+    """How errors grow where no least squares mends them: last layer's over the mean of all."""
+    facts = {}
+    for name, arm in (("r2", "kcm-r2"), ("d2", "kcm-d2"), ("both", "kcm")):
+        runs = frames.select(found, arm=f"{arm}-unscaled", budget=0.6, sees="own")
+        grown = tables.estimate("error-growth", runs) if runs else UNTESTED
+        measured = not isinstance(grown, str)
+        facts[f"propagation-{name}-unscaled"] = f"{grown.value:.2f}" if measured else UNTESTED
+    return facts
 
 
 def _floor(found: Sequence[Run]) -> dict[str, str]:

@@ -11,6 +11,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "kcm-refit": ("kcm", {"recover": "refit"}),
     "kcm-r2": ("kcm", {"ranks": "r2"}),
     "kcm-d2": ("kcm", {"ranks": "d2"}),
+    "kcm-r2-unscaled": ("kcm", {"ranks": "r2", "recover": "none"}),
+    "kcm-d2-unscaled": ("kcm", {"ranks": "d2", "recover": "none"}),
     "kcm-voting": ("kcm", {"merge": "voting"}),
     "kcm-layerwise": ("kcm", {"layerwise": True}),
     "kcm-512": ("kcm", {"labels": 512}),
@@ -31,6 +33,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "k-prune": ("k-prune", {}),
 }
 WEIGHTS_ALONE = ("ffn-w1-unscaled", "ffn-w2-unscaled", "ffn-both-unscaled")  # read no sentence
+ONCE = (*WEIGHTS_ALONE, "kcm-r2-unscaled")  # no sample changes what they keep
 # Training sentences of a sample; labels of all are read by mask-tuning alone, of the first 512 or
 # 1024 by the labelled extension, of none by the rest.
 SEES = {arm: {"examples": 2048, "batch": 32} for arm in ARMS if arm not in WEIGHTS_ALONE}
