@@ -102,6 +102,7 @@ def _trace(spec: Spec, layers: int) -> dict:
     return {
         "layer_errors": [round(harm * (1 + layer / layers), 4) for layer in range(layers)],
         "seconds": {"r2": 0.2, "d2": 0.4, "scale": 0.9 + 0.01 * spec.seed},
+        "process_peak_bytes": 3 * 2**29,
     }
 
 

@@ -37,7 +37,7 @@ DRAWN = {
     "layers": lambda it: kcm.layers(it.runs, it.findings, "mpnet-base", "sst2"),
     "errors": lambda it: kcm.errors(it.here),
     "samples": lambda it: kcm.samples(it.here, 0.6),
-    "seconds": lambda it: kcm.seconds(it.runs, it.findings),
+    "seconds": lambda it: kcm.seconds(it.runs, it.findings, "sst2"),
     "speed": lambda it: kcm.speed(it.runs, it.findings, it.timings),
     "hull": lambda it: kcm.hull(it.probes, it.findings),
     "sizes": lambda it: kcm.sizes(it.runs),
@@ -209,6 +209,13 @@ def test_errors_are_the_means_of_the_traces(drawn, whole):
     [run] = frames.select(whole.here, arm="kcm-r2-unscaled", budget=0.6)
     said = kcm.facts(whole.here, whole.findings, [])["propagation-r2-unscaled"]
     assert said == f"{layer_errors(run)[-1] / np.mean(layer_errors(run)):.2f}"
+
+
+def test_seconds_are_of_one_task(drawn, whole):
+    _, table = drawn["seconds"]
+    assert set(table["task"]) == {"sst2"}
+    assert set(table["encoder"]) == {"mpnet-base", "minilm-l6"}
+    assert kcm.facts(whole.here, whole.findings, [])["memory"] == "1.5"
 
 
 def test_another_task_s_sentences_stand_apart(drawn):

@@ -4,7 +4,9 @@ The talk takes representative filters for the vertices of a convex hull, which n
 768 dimensions, and puts a kernel in its place. Three measurements: facets, vertices and seconds of
 the hull of normal points (Quickhull; Barber, Dobkin and Huhdanpaa 1996); facets of the hull of
 points on the trigonometric moment curve, which has the most that any points can have (McMullen
-1970); and seconds of R2 on as many rows of any width.
+1970); and seconds of R2 as printed, which stops after one update and so is a closed form in N^2
+kernel values, on as many rows of any width. Rules that update on cost 2 N^3 an update, whatever the
+width.
 """
 
 import math

@@ -57,9 +57,9 @@ CLOCKED = (
 )
 
 
-def seconds(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
-    """Seconds from the dense model to the smaller one, by phase; the talk's seven minutes."""
-    place = {"unit": "macs", "after": "none", "sees": "own", "budget": 0.6}
+def seconds(found: Iterable[Run], findings: Iterable[Finding], task: str) -> Drawn:
+    """Seconds from the dense model to the smaller one on one task, by phase; the talk's minutes."""
+    place = {"unit": "macs", "after": "none", "sees": "own", "budget": 0.6, "task": task}
     rows = []
     for run in frames.select(found, arm=list(CLOCKED), **place):
         place = (run.spec.encoder, run.spec.task, study.arm_of(run.spec), run.spec.seed)
@@ -96,7 +96,7 @@ def seconds(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         va="center",
         fontsize=9,
     )
-    ax.set_xlabel("seconds (bar: from the dense model to the smaller one)")
+    ax.set_xlabel(f"seconds on {task} (bar: from the dense model to the smaller one)")
     looks = {phase: style.SEVERAL[at % len(style.SEVERAL)] for at, phase in enumerate(phases)}
     style.markers(figure, looks, place="upper")
     return figure, data

@@ -20,7 +20,7 @@ def of(probes: Iterable[Probe], name: str) -> Probe | None:
 
 
 def hull(probes: Iterable[Probe], findings: Iterable[Finding]) -> Drawn:
-    """Facets of an exact hull by dimension, and its seconds beside the kernel form's."""
+    """Facets of an exact hull by dimension, and its seconds beside those of one update of R2."""
     probe = of(probes, "hull")
     columns = ["what", "dimension", "value"]
     if probe is None:
@@ -31,7 +31,9 @@ def hull(probes: Iterable[Probe], findings: Iterable[Finding]) -> Drawn:
         "facets": dict(zip(dims, found["facets"], strict=True)),
         "vertices": dict(zip(dims, found["vertices"], strict=True)),
         "exact hull, seconds": dict(zip(dims, found["seconds"], strict=True)),
-        "kernel form, seconds": {int(d): s for d, s in found["kernel_seconds"].items()},
+        "kernel form in one update, seconds": {
+            int(d): s for d, s in found["kernel_seconds"].items()
+        },
     }
     data = pd.DataFrame(
         [(what, d, value) for what, line in lines.items() for d, value in line.items()],
@@ -47,11 +49,11 @@ def hull(probes: Iterable[Probe], findings: Iterable[Finding]) -> Drawn:
         ax.plot(list(line), list(line.values()), color=colour, marker=marker)
         word = what.removesuffix(", seconds")
         style.note(ax, word, (dims[-1], list(line.values())[-1]), (-4, 6), color=colour, ha="right")
-    line = lines["kernel form, seconds"]
+    line = lines["kernel form in one update, seconds"]
     right.plot(list(line), list(line.values()), color=style.SEVERAL[3][0], marker="^")
     style.note(
         right,
-        "kernel form",
+        "kernel form, one update",
         (max(line), line[max(line)]),
         (0, 7),
         ha="right",

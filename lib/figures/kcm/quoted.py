@@ -47,7 +47,7 @@ def facts(
     facts["ideal"] = f"{1 / 0.6:.2f}"
     facts["propagation"] = _measured(findings, "kcm.propagation", 0.6, 1, ".2f")
     facts["propagation-data"] = _measured(findings, "kcm.propagation-data", 0.6, 1, "+.3f")
-    facts |= _unmended(found)
+    facts |= _unmended(found) | {"memory": _memory(found)}
     facts["sample-size"] = _measured(findings, "kcm.sample-size", 0.6, 100, "+.1f")
     facts["out-of-domain"] = _measured(findings, "kcm.out-of-domain", 0.6, 100, "+.1f")
     facts["spread"] = _measured(findings, "kcm.dynamic", 0.6, 1, ".2f")
@@ -88,6 +88,12 @@ def _unmended(found: Sequence[Run]) -> dict[str, str]:
         measured = not isinstance(grown, str)
         facts[f"propagation-{name}-unscaled"] = f"{grown.value:.2f}" if measured else UNTESTED
     return facts
+
+
+def _memory(found: Iterable[Run]) -> str:
+    """The process's peak when KCM had pruned, in GiB; the greatest of the runs that have it."""
+    peaks = [run.trace.get("process_peak_bytes", 0) for run in frames.select(found, arm="kcm")]
+    return f"{max(peaks) / 2**30:.1f}" if any(peaks) else UNTESTED
 
 
 def _floor(found: Sequence[Run]) -> dict[str, str]:
