@@ -20,7 +20,7 @@ from lib.figures.sampling import products, samplers
 from lib.figures.slides import density, hypotheses, nearest
 from lib.figures.speed import full_model, masks_alone, speed, unstructured
 from lib.figures.stacking import stacked
-from lib.figures.tokens import by_length, controls, frontier, padding, survivors, times
+from lib.figures.tokens import by_length, controls, frontier, pace, padding, survivors, times
 
 __all__ = [
     "baselines",
@@ -36,6 +36,7 @@ __all__ = [
     "masks_alone",
     "nearest",
     "others",
+    "pace",
     "padding",
     "parameters",
     "precision",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lib import study
@@ -17,7 +18,7 @@ from lib.runs import Run, Timing, shape_key
 
 PADDED, TEXTS, PRUNED = "#b0b0b0", "#e69f00", "#0072b2"
 PAPERS = {"talk's papers": (INK, "$\\diamond$")}
-TASKS = 4  # panels of a figure
+TIMED = 0.5  # of the MACs: only models that keep no more have a row of their own
 LINE, SHOWN = 80, 4  # characters of a sentence that fit a line, and methods that are shown
 
 
@@ -26,7 +27,7 @@ def ran(found: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in (run for run in found if "tokens" in run.trace and not run.spec.base):
         counted, spec = run.trace["tokens"]["macs"], run.spec
-        to = study.padded(spec.task, 512 if spec.task == "imdb" else 128)
+        to = study.padded(spec.task)
         padded = sum(macs(run.shape, to).values())
         rows.append(
             {
@@ -62,16 +63,9 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     table = ran(found)
     if table.empty:
         return style.untested("token pruning", table)
-    places = list(dict.fromkeys(zip(table["encoder"], table["task"], strict=True)))[:TASKS]
-    rows = math.ceil(len(places) / 2)
-    columns = min(2, len(places))
-    figure, axes = style.canvas(rows, columns, height=0.9 + 2.7 * rows)
     arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
-    for ax in axes[len(places) :]:
-        ax.set_axis_off()
-    for ax, (encoder, task) in zip(axes, places, strict=False):
-        own = table[(table["encoder"] == encoder) & (table["task"] == task)]
-        ax.axhline(own["dense"].iloc[0], color=INK, lw=1)
+    figure, panels = _panels(table)
+    for ax, (encoder, task), own in panels:
         for arm in arms:
             points = own[own["arm"] == arm].groupby("budget")[["kept", "claimed", "score"]].mean()
             look = style.look(arm) | {"ls": "-" if not arm.startswith("tokens-") else ":"}
@@ -81,11 +75,23 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
             ax.plot(masks["claimed"], masks["score"], **hollow)
         _stated(ax, findings, encoder, task, own["dense"].iloc[0])
         ax.set_xlim(max(1.0, own["kept"].max()) + 0.05, 0)
-        ax.set_title(f"{encoder}, {task} (line: dense)", fontsize=10)
-        ax.set_ylabel(style.metric(own))
         ax.set_xlabel("MACs executed, of dense without padding")
     style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
     return figure, table
+
+
+def _panels(table: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple, pd.DataFrame]]]:
+    """A panel for each encoder and task of `table`, its dense score drawn; with its rows."""
+    places = list(table.groupby(["encoder", "task"], sort=False))
+    rows, columns = math.ceil(len(places) / 2), min(2, len(places))
+    figure, axes = style.canvas(rows, columns, height=0.9 + 2.7 * rows)
+    for ax in axes[len(places) :]:
+        ax.set_axis_off()
+    for ax, ((encoder, task), own) in zip(axes, places, strict=False):
+        ax.axhline(own["dense"].iloc[0], color=INK, lw=1)
+        ax.set_title(f"{encoder}, {task} (line: dense)", fontsize=10)
+        ax.set_ylabel(style.metric(own))
+    return figure, [(ax, *place) for ax, place in zip(axes, places, strict=False)]
 
 
 def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float) -> None:
@@ -104,7 +110,7 @@ def padding(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     Diamonds are the factor of the padding alone in the headline of ToP.
     """
     table = ran(found)
-    table = table[~table["arm"].isin(["tokens-random", "tokens-first"])]
+    table = table[~table["arm"].str.startswith("tokens-")]
     if table.empty:
         return style.untested("token pruning", table)
     least = table.groupby(["encoder", "task", "arm"])["budget"].transform("min")
@@ -146,9 +152,13 @@ def padding(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     return figure, mean
 
 
-def controls(findings: Iterable[Finding]) -> Drawn:
-    """Score of each method less that of tokens chosen blindly, at equal work; a row a task."""
+def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
+    """Score of each method less that of tokens chosen blindly, at equal work; a row a task.
+
+    The table has the work that both really have left: budgets are met on training texts.
+    """
     findings = list(findings)
+    work = ran(found).groupby(["encoder", "task", "arm", "budget"])["kept"].mean()
     rows = [
         (one.claim.key, one.encoder, one.task, cell.cell, cell.measured, cell.low, cell.high)
         for one in findings
@@ -158,9 +168,15 @@ def controls(findings: Iterable[Finding]) -> Drawn:
     ]
     names = ["key", "encoder", "task", "budget", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=names)
+    arms = {one.claim.key: one.claim.select.get("arm") for one in findings if one.claim.select}
+    rivals = {one.claim.key: one.claim.versus["arm"] for one in findings if one.claim.versus}
+    for name, sides in (("kept", arms), ("kept_control", rivals)):
+        table[name] = [
+            work.get((row.encoder, row.task, sides[row.key], row.budget))
+            for row in table.itertuples()
+        ]
     if table.empty:
         return style.untested("token pruning beside its controls", table)
-    arms = {one.claim.key: one.claim.select.get("arm") for one in findings if one.claim.select}
     budgets = sorted(set(table["budget"]), reverse=True)
     places = table[["key", "encoder", "task"]].drop_duplicates().values.tolist()
     figure, axes = style.canvas(1, len(budgets), height=1.2 + 0.27 * len(places), sharey=True)
@@ -185,6 +201,7 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
     """How many times as fast as the dense model on texts without padding: padded, ours, theirs and
     pruned, a text at a time and in batches; all arms of a row took turns."""
     table = _timings(list(found), list(timed))
+    table = table[(table["budget"] <= TIMED) & ~table["arm"].str.startswith("tokens-")]
     if table.empty:
         return style.untested("the time of models that drop tokens", table)
     batches = sorted(set(table["batch"]))
@@ -214,6 +231,34 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
         ax.set_title("one text at a time" if batch == 1 else f"batches of {batch}")
     names = {"dense_padded": "dense, padded", "hf": "Hugging Face's dense", "pruned": "pruned"}
     style.markers(figure, {names[timed]: look for timed, look in looks.items()} | PAPERS)
+    return figure, table
+
+
+def pace(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
+    """Score by how many times as fast as the dense model on texts without padding, in batches of
+    32; a panel for each encoder and task. Squares are the dense model on padded texts."""
+    found = list(found)
+    table = _timings([run for run in found if not run.spec.base], list(timed))
+    table = table[(table["batch"] == 32) & table["timed"].isin(["dense_padded", "pruned"])]
+    scores = ran(found)[["encoder", "task", "arm", "budget", "metric", "dense", "score"]]
+    by = ["encoder", "task", "arm", "budget"]
+    scores = scores.groupby([*by, "metric"], sort=False)[["dense", "score"]].mean().reset_index()
+    table = table.merge(scores, on=by)
+    if table.empty:
+        return style.untested("the time of models that drop tokens", table)
+    arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
+    figure, panels = _panels(table)
+    for ax, _, own in panels:
+        padded = own[own["timed"] == "dense_padded"]
+        ax.plot(padded["speed"].median(), own["dense"].iloc[0], color=PADDED, marker="s", ls="")
+        for arm in arms:
+            points = own[(own["arm"] == arm) & (own["timed"] == "pruned")].sort_values("speed")
+            line = ":" if arm.startswith("tokens-") else "-"
+            ax.plot(points["speed"], points["score"], **style.look(arm) | {"ls": line})
+        ax.set_xlim(0, None)
+        ax.set_xlabel("times as fast as dense without padding")
+    names = {style.name(arm): style.METHODS[arm] for arm in arms}
+    style.markers(figure, names | {"dense, padded": (PADDED, "s")})
     return figure, table
 
 
@@ -265,17 +310,20 @@ def by_length(found: Iterable[Run]) -> Drawn:
     ]
     names = ["encoder", "task", "arm", "budget", "length", "texts", "kept"]
     table = pd.DataFrame(rows, columns=names)
-    table = table[~table["arm"].isin(["tokens-first", "transkimmer-paper"])]
+    hidden = ["tokens-first", "tokens-random-taught", "transkimmer-paper"]
+    table = table[~table["arm"].isin(hidden)]
     if table.empty:
         return style.untested("token pruning by length", table)
     least = table.groupby(["encoder", "task", "arm"])["budget"].transform("min")
     table = table[table["budget"] == least]
-    tasks = list(dict.fromkeys(table["task"]))[:TASKS]
-    figure, axes = style.canvas(1, len(tasks), height=3.6, sharey=True)
-    encoder = table["encoder"].iloc[0]
+    places = list(table.groupby(["encoder", "task"], sort=False))
+    rows = math.ceil(len(places) / 3)
+    columns = min(3, len(places))
+    figure, axes = style.canvas(rows, columns, height=0.9 + 2.7 * rows, sharey=True)
     arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
-    for ax, task in zip(axes, tasks, strict=True):
-        mine = table[(table["task"] == task) & (table["encoder"] == encoder)]
+    for ax in axes[len(places) :]:
+        ax.set_axis_off()
+    for ax, ((encoder, task), mine) in zip(axes, places, strict=False):
         for arm in arms:
             line = mine[mine["arm"] == arm].sort_values("length")
             ax.plot(line["length"], line["kept"], **style.look(arm))
@@ -283,9 +331,10 @@ def by_length(found: Iterable[Run]) -> Drawn:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set_xlabel("tokens of a text")
-        ax.set_title(task)
+        ax.set_title(f"{encoder}, {task}", fontsize=10)
         ax.set_ylim(0, None)
-    axes[0].set_ylabel("MACs executed, of dense")
+    for ax in axes[::columns]:
+        ax.set_ylabel("MACs executed, of dense")
     style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms})
     return figure, table
 
