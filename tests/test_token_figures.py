@@ -15,7 +15,8 @@ CHAPTER = ("tokens",)
 DRAWN = {
     "frontier": lambda it: figures.frontier(it.runs, it.findings),
     "padding": lambda it: figures.padding(it.runs, it.findings),
-    "controls": lambda it: figures.controls(it.findings),
+    "controls": lambda it: figures.controls(it.runs, it.findings),
+    "pace": lambda it: figures.pace(it.runs, it.timings),
     "times": lambda it: figures.times(it.runs, it.timings, it.findings),
     "by_length": lambda it: figures.by_length(it.runs),
     "survivors": lambda it: figures.survivors(it.runs),
@@ -52,7 +53,30 @@ def test_a_figure_is_complete_and_legible_at_700_pixels(drawn, name):
 
 def test_the_papers_speeds_are_marked_and_our_own_questions_are_not(drawn):
     figure, _ = drawn["times"]
-    assert sorted(set(marks(figure)[:, 0])) == [1.9, 2.4]
+    assert sorted(set(marks(figure)[:, 0])) == [1.9, 2.4, 4.5, 7.4]
+
+
+@pytest.mark.parametrize("name", ["frontier", "pace", "by_length"])
+def test_no_encoder_and_task_is_left_out(drawn, whole, name):
+    ran = {(run.spec.encoder, run.spec.task) for run in whole.runs if "tokens" in run.trace}
+    titles = [axes.get_title(loc="left") for axes in drawn[name][0].axes]
+    assert len(ran) == 6
+    assert all(any(f"{e}, {t}" in title for title in titles) for e, t in ran)
+
+
+def test_score_by_time_has_the_controls_and_every_budget(drawn):
+    _, table = drawn["pace"]
+    here = table[(table["task"] == "sst2") & (table["encoder"] == "minilm-l6")]
+    timed = set(zip(here["arm"], here["budget"], strict=True))
+    assert {("tokens-random", 0.6), ("tokens-first", 0.42), ("ltp", 0.6), ("top", 0.42)} <= timed
+
+
+def test_the_controls_table_has_the_work_of_both(drawn):
+    _, table = drawn["controls"]
+    here = table[table["key"].str.endswith("-random")]
+    assert here["kept"].between(0.3, 0.7).all()
+    assert here["kept_control"].notna().all()
+    assert (here["kept"] - here["kept_control"]).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -106,3 +130,5 @@ def test_facts_of_nothing_are_untested(whole):
     assert "untested" not in full.values()
     assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"
     assert set(style.METHODS) >= set(study.TOKEN_ARMS)
+    assert full["quadratic-mean"] == "1.0%"  # T / (T + 2D + F) at 24 tokens, D = 384, F = 1536
+    assert full["quadratic-512"] == "18.2%"

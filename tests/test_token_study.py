@@ -43,7 +43,14 @@ def test_every_method_and_control_runs_on_every_task(task, seeds):
 def test_the_larger_encoder_and_the_papers_own_points_are_there():
     specs = study.specs("tokens", "published")
     large = fits(specs, encoder="mpnet-base", unit="executed")
-    assert {study.arm_of(s) for s in large} == {"power-bert", "ltp"}
+    controls = {"tokens-random", "tokens-first"}
+    assert {study.arm_of(s) for s in large} == {"power-bert", "ltp"} | controls
+    taught = fits(specs, arm="tokens-random-taught")
+    tops = fits(specs, arm="top", task="sst2")
+    assert {(s.budget, s.seed) for s in taught} == {(s.budget, s.seed) for s in tops}
+    more = study.specs("tokens", "published", "more")
+    assert [study.arm_of(s) for s in more] == ["dense", "power-bert", "ltp"]
+    assert {(s.encoder, s.task, s.seed) for s in more} == {("minilm-l6", "mnli", 0)}
     assert len(fits(specs, arm=["transkimmer-free", "transkimmer-paper"])) == 6
     assert len(fits(specs, arm="ltp", budget=0.48)) == 3
     assert len(fits(specs, arm="power-bert", task="cola", budget=0.22)) == 3
@@ -56,10 +63,10 @@ def test_long_reviews_are_2000_and_have_a_teacher_of_as_many():
     assert all(s.training["teacher"]["epochs"] == 0.1 for s in specs)
 
 
-def test_the_quick_study_is_two_methods_and_a_control():
+def test_the_quick_study_is_two_methods_and_their_controls():
     specs = study.specs("tokens", "quick")
     arms = [study.arm_of(s) for s in specs]
-    assert arms == ["dense", "power-bert", "ltp", "tokens-random"]
+    assert arms == ["dense", "power-bert", "ltp", "tokens-random", "tokens-first"]
     assert all(s.training["sees"]["steps"] == 60 for s in specs[1:])
     assert {(s.encoder, s.task) for s in specs} == {("minilm-l6", "mr")}
 
@@ -97,9 +104,9 @@ def test_both_roads_lead_to_the_same_work():
 
 
 def test_dense_records_are_shared_with_the_other_chapters():
-    mine, others = (study.specs(chapter, "published") for chapter in ("tokens", "coreset"))
+    mine, *others = (study.specs(chapter, "published") for chapter in ("tokens", "coreset", "cofi"))
     dense = {s for s in fits(mine, method="dense") if s.task != "imdb"}
-    assert dense <= set(others)
+    assert dense <= {s for part in others for s in part}
 
 
 # --- what is timed --------------------------------------------------------------------------------
@@ -116,9 +123,9 @@ def test_a_run_is_timed_by_the_tokens_that_it_leaves():
         assert forced == sorted(forced, reverse=True)
         assert len(forced) == depth
         assert forced[0] <= protocol["length"]
-    assert study.clocked(one(budget=0.6)) == []
     assert study.clocked(one(seed=1)) == []
-    assert study.clocked(one(arm="tokens-random")) == []
+    for asked in ({"budget": 0.6}, {"arm": "tokens-random"}, {"arm": "tokens-first"}):
+        assert len(study.clocked(one(**asked))) == 2
     assert study.clocked(made.run(study.spec(PUBLISHED, "dense", 1.0))) == []
     assert study.clocked(one(task="imdb"))[0]["padding"] == 512
 
@@ -164,19 +171,28 @@ def test_padding_and_pruning_are_read_from_what_ran():
     assert found.value == pytest.approx(np.mean(ratios))
     assert found.low < min(ratios)
     assert found.high > max(ratios)
+    both = QUANTITIES["together"].measure(evidence(*three))
+    whole = sum(macs(run.shape, 64).values())
+    each = [whole / run.trace["tokens"]["macs"]["pruned"] for run in three]
+    assert both.value == pytest.approx(np.mean(each))
     paper = one("transkimmer-paper", 0.5)
     assert QUANTITIES["pruning"].measure(evidence(paper)).value == 1
     assert QUANTITIES["claimed"].measure(evidence(paper)).value > 1.9
     dense = made.run(study.spec(PUBLISHED, "dense", 1.0))
-    for name in ("padding", "pruning", "claimed"):
+    for name in ("padding", "pruning", "claimed", "together"):
         assert QUANTITIES[name].measure(evidence(dense, cell=64)) == "no record of what ran"
 
 
 def test_speed_is_that_of_a_run_s_own_tokens():
     run, other = one("ltp"), one("top")
-    timed = made.timings([run, other])
+    timed = made.timings([run])
     found = QUANTITIES["token-speedup"].measure(evidence(run, timed=timed))
     assert found.value > 1.2
+    (batched,) = [t for t in timed if t.protocol["batch"] == 32]
+    padded = QUANTITIES["padded-speedup"].measure(evidence(run, timed=[batched]))
+    assert padded.value == pytest.approx(
+        np.median(batched.seconds["dense_padded"]) / np.median(batched.seconds["pruned"])
+    )
     lost = QUANTITIES["token-speedup"].measure(evidence(run, timed=made.timings([other])))
     assert "make timings" in lost
 

@@ -227,6 +227,10 @@ def tokens(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) 
         facts["batch-padding"] = f"{counted['macs']['batch'] / counted['macs']['dense']:.2f}"
     else:
         facts |= dict.fromkeys(("mean-length", "padding", "batch-padding"), UNTESTED)
+    met = [r for r in ran if r.spec.unit == "executed" and not r.spec.own.get("free")]
+    miss = max((abs(r.kept["macs"] - r.spec.budget) for r in met), default=None)
+    facts["budget-miss"] = UNTESTED if miss is None else f"{miss:.3f}"
+    facts |= _quadratic([run for run in found if "tokens" in run.trace], pair)
     table = frames.cells(ran)
     for arm in study.TOKEN_ARMS:
         own = table[table["arm"] == arm].sort_values("budget")
@@ -249,6 +253,30 @@ def tokens(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) 
         counted = claimed[0].trace["tokens"]["macs"]
         facts["claimed-paper"] = f"{counted['claimed'] / counted['dense']:.0%}"
     return facts
+
+
+def _quadratic(ran: Sequence[Run], pair: study.Pair) -> dict[str, str]:
+    """The share of the MACs that grows with the square of the length, for the lead's encoder: at
+    the mean length of the lead's texts, of those of the task with the longest, and at 512."""
+    ran = [run for run in ran if run.spec.encoder == pair.encoder]
+    names = ("quadratic-mean", "long-task", "long-length", "quadratic-long", "quadratic-512")
+    lead = [run for run in ran if run.spec.task == pair.task]
+    if not lead:
+        return dict.fromkeys(names, UNTESTED)
+    longest = max(ran, key=lambda run: run.trace["tokens"]["length"])
+    length = longest.trace["tokens"]["length"]
+
+    def share(tokens: int) -> str:
+        counted = macs(lead[0].shape, tokens)
+        return f"{counted['products'] / sum(counted.values()):.1%}"
+
+    return {
+        "quadratic-mean": share(round(lead[0].trace["tokens"]["length"])),
+        "long-task": longest.spec.task,
+        "long-length": f"{length:.0f}",
+        "quadratic-long": share(round(length)),
+        "quadratic-512": share(512),
+    }
 
 
 def stacked(found: Sequence[Run]) -> dict[str, str]:
