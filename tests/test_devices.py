@@ -8,6 +8,7 @@ from pathlib import Path
 
 import test_pruners
 import torch
+from conftest import tiny
 
 from lib import pruners
 from lib.tokens.costs import fraction
@@ -49,7 +50,8 @@ def pruned(variant):
 def cofi(**options):
     def case(model):
         data = batches(next(model.parameters()).device) * 6
-        return logits(pruners.get("cofi", reg_lr=2.0, **options)(model, data, 0.4))
+        aids = pruners.Aids(start=lambda: tiny("bert"))  # loaded where no accelerator is
+        return logits(pruners.get("cofi", reg_lr=2.0, **options)(model, data, 0.4, aids))
 
     return case
 
@@ -57,6 +59,7 @@ def cofi(**options):
 CASES = {test_pruners.label(variant): pruned(variant) for variant in test_pruners.VARIANTS}
 CASES |= {f"cofi-{units}": cofi(prune=units) for units in ("layers", "hidden", "all")}
 CASES |= {"cofi-undistilled": cofi(prediction=0.0, layers=0.0)}
+CASES |= {"cofi-pretrained": cofi(start="pretrained", before=0.25)}
 
 
 def stays_behind(model):

@@ -204,7 +204,7 @@ def test_the_cofi_chapter_asks_for_what_its_issue_does():
         assert seeds == {0, 1, 2}
     for arm, budget in product(("cofi",), (0.1, 0.2)):
         assert len(fits(tuned, arm=arm, task="sst2", budget=budget)) == 3
-    for arm in set(study.FAMILIES["cofi"].ARMS) - {"cofi"}:
+    for arm in set(study.FAMILIES["cofi"].ARMS) - {"cofi", "cofi-paper"}:
         assert len(fits(tuned, arm=arm, task="sst2", budget=0.05)) == 3, arm
     for arm in ("cofi-undistilled", "cofi-prediction"):
         assert len(fits(tuned, arm=arm, task="mrpc")) == 1
@@ -213,7 +213,8 @@ def test_the_cofi_chapter_asks_for_what_its_issue_does():
     assert not any("distil" in s.training["after"] for s in fits(tuned, arm="cofi-undistilled"))
     rivals = [s for s in specs if s.unit in ("encoder", "macs")]
     assert {study.arm_of(s) for s in rivals} == {"magnitude", "mask-tuning", "kcm"}
-    whole = {s.training["sees"]["steps"] + s.training["after"]["steps"] for s in tuned}
+    # a step of pruning takes the time of two of fine-tuning
+    whole = {2 * s.training["sees"]["steps"] + s.training["after"]["steps"] for s in tuned}
     assert whole == {s.training["after"]["steps"] for s in rivals}
     order = list(dict.fromkeys((s.encoder, s.budget, s.task) for s in tuned))
     assert order[:3] == [
@@ -221,6 +222,16 @@ def test_the_cofi_chapter_asks_for_what_its_issue_does():
         ("minilm-l6", 0.4, "sst2"),
         ("mpnet-base", 0.05, "sst2"),
     ]
+
+
+def test_the_papers_schedule_begins_as_the_authors_do():
+    """Of 20 epochs the first is without masks, and in the next two the target rises."""
+    [spec] = fits(study.specs("cofi", "paper"), arm="cofi-paper", budget=0.05)
+    steps, own = spec.training["sees"]["steps"], spec.own
+    before = own["before"] * steps
+    assert own["start"] == "pretrained"
+    assert before == steps / 20
+    assert own["warmup"] * (steps - before) == pytest.approx(2 * before)
 
 
 def test_the_quick_cofi_study_is_one_short_run_of_the_sparsity_it_names():
