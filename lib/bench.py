@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -239,6 +239,7 @@ def _aided(
     aids = pruners.Aids(
         select=bench.select(SELECT),
         checkpoint=_checkpoints(spec, bench) / "prune.safetensors",
+        start=partial(_pretrained, spec),
         label=spec.label,
         spent=before.append,
     )
@@ -246,6 +247,12 @@ def _aided(
         pruned = pruner(model, _data(pruner, spec, bench), budget, aids=aids)
     seconds["prune"] += sum(before)
     return pruned
+
+
+def _pretrained(spec: runs.Spec) -> nn.Module:
+    """What the teacher began from: the encoder, and a fresh classifier by the spec's seed."""
+    folder = assets.encoder_folder(spec.encoder)
+    return encoder.load(folder, tasks.get(spec.task).labels, spec.seed)
 
 
 def _tuned(trace: dict, trained: Trained) -> dict:

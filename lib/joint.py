@@ -1,7 +1,7 @@
 """How are weights and gates trained together, to a target sparsity, under a teacher?
 
 The training that `pruners.cofi` is made of: one draw of all masks a batch, the losses of `distil`
-(or, without a teacher, the task's), and the Lagrangian.
+(or, without a teacher, the task's), and the Lagrangian; before it, if asked for, the weights alone.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lib import checkpoints, encoder, importance
 from lib.checkpoints import State
 from lib.compact import compact, dense
 from lib.costs import encoder_params
-from lib.distil import Distil, Teaching
+from lib.distil import Distil, Teaching, check
 from lib.errors import StudyError
 from lib.hard_concrete import (
     Units,
@@ -35,7 +35,7 @@ CLOSE = 0.01  # a sparsity that passes the target by no more than this meets it
 class Plan:
     """What a joint training is told."""
 
-    steps: int
+    steps: int  # of pruning, without those before it
     target: float  # sparsity, 0..1
     units: Units
     clamp: float  # the largest |alpha|
@@ -51,14 +51,24 @@ class Plan:
 
 
 class Joint:
-    """A training under way: a student in our own code, its gates, the price on its size."""
+    """A training under way: a student in our own code, its gates, the price on its size.
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        self.plan, self.step = plan, 0
+    `model` teaches. The student is a copy of it, or of `source`, which must be of its labels and
+    widths. In the first `before` steps all masks are dense and only weights are trained; their
+    rate falls as if over all steps, and begins anew, as their optimiser does, with the pruning.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, source: nn.Module | None = None, before: int = 0
+    ) -> None:
+        self.plan, self.step, self.before = plan, 0, before
         self.shape, self.device = encoder.shape(model), next(model.parameters()).device
         self.noise = torch.Generator().manual_seed(plan.seed)
         self.gates = start(self.shape, plan.units, self.noise).map(self._leaf)
-        self.student = dense(model).float().train().requires_grad_(True)
+        if source is not None:
+            _fits(model, source)
+        self.student = dense(model if source is None else source).to(self.device)
+        self.student.float().train().requires_grad_(True)
         stem = encoder.stem(self.student)
         for table in (stem.words, stem.positions, stem.types):
             if table is not None:
@@ -70,9 +80,7 @@ class Joint:
         self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
         if self.teaching is not None and plan.distil.layers:
             self.trained["bridge"] = self.teaching.bridge
-        self.weights = torch.optim.AdamW(
-            self.trained.values(), lr=plan.lr, weight_decay=0.0, fused=True
-        )
+        self.weights = self._optimiser()
         self.alphas = torch.optim.AdamW(
             self.gates.tensors().values(), lr=plan.reg_lr, weight_decay=0.0
         )
@@ -87,6 +95,16 @@ class Joint:
     def _leaf(self, alpha: Tensor) -> Tensor:
         return alpha.clamp(-self.plan.clamp, self.plan.clamp).to(self.device).requires_grad_()
 
+    def _optimiser(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self.trained.values(), lr=self.plan.lr, weight_decay=0.0, fused=True
+        )
+
+    @property
+    def since(self) -> int:
+        """Steps of pruning that are done; below 0 while there are steps before it to do."""
+        return self.step - self.before
+
     def _teaching(self, model: nn.Module) -> Teaching:
         teaching = Teaching(model, self.student, self.plan.distil)
         if torch.is_autocast_enabled(self.device.type):
@@ -96,20 +114,25 @@ class Joint:
     def advance(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step on one batch; what it was like, in numbers."""
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        masks = sampled_masks(self.gates, self.masks, self.noise)
+        pruning = self.since >= 0
+        if self.since == 0:
+            self.weights = self._optimiser()  # as the authors: no moments of what was before
+        moving = pruning and not self.held
+        masks = sampled_masks(self.gates, self.masks, self.noise) if pruning else self.masks
         loss, parts = self._loss(batch, masks)
         if not torch.isfinite(loss):
             raise StudyError(f"the loss is {loss.item()} at step {self.step + 1}; lower lr?")
         sparsity = expected_sparsity(self.gates, self.shape)
-        target = self.course.target(self.step) + self.lift
-        (loss if self.held else loss + self.price(sparsity, target)).backward()
+        target = self.course.target(max(self.since, 0)) + self.lift
+        (loss + self.price(sparsity, target) if moving else loss).backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
-        done = self.step / self.plan.steps
+        steps = self.plan.steps
+        done = self.since / steps if pruning else self.step / (self.before + steps)
         for group in self.weights.param_groups:
             group["lr"] = self.plan.lr * (1 - done)
         self.weights.step()
         self.weights.zero_grad()
-        if not self.held:
+        if moving:
             self.alphas.step()
             self.price.step(sparsity.item(), target)
             with torch.no_grad():
@@ -118,7 +141,8 @@ class Joint:
         self.alphas.zero_grad()
         sparsity = float(sparsity.detach())
         self.step += 1
-        self._hold()
+        if pruning:
+            self._hold()
         prices = {name: float(getattr(self.price, name).detach()) for name in ("l1", "l2")}
         return {"expected": sparsity, "target": target} | parts | prices
 
@@ -128,7 +152,7 @@ class Joint:
         Gates near the clamp answer a price late and then all at once; the price winds up the other
         way meanwhile, and the sparsity would swing about the target for as long as one trains.
         """
-        if self.plan.correct and not self.held and self.step >= self.course.steps:
+        if self.plan.correct and not self.held and self.since >= self.course.steps:
             over = self.realised(self.settled()) - self.plan.target
             self.held = 0 <= over <= CLOSE
 
@@ -143,7 +167,7 @@ class Joint:
 
     def correct(self, realised: float) -> None:
         """Expected is not realised: move the target by a part of what the last misses it by."""
-        if self.plan.correct and not self.held and self.step >= self.course.steps:
+        if self.plan.correct and not self.held and self.since >= self.course.steps:
             gap = self.course.end - realised
             self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
@@ -203,6 +227,21 @@ class Joint:
         checkpoints.to_optimiser(self.alphas, checkpoints.part(state, "alphas"))
         checkpoints.to_optimiser(self.price.optimiser, checkpoints.part(state, "prices"))
         checkpoints.to_noise(checkpoints.part(state, "dropout"))
+
+
+def _fits(model: nn.Module, source: nn.Module) -> None:
+    """Raise a StudyError unless a student that begins as `source` can end as a smaller `model`."""
+    check(model, source)
+    if (wanted := encoder.shape(model)) != (came := encoder.shape(source)):
+        raise StudyError(
+            f"wanted a start of the teacher's {_widths(wanted)}, got {_widths(came)}; "
+            "begin as the teacher"
+        )
+
+
+def _widths(shape: encoder.Shape) -> str:
+    heads, neurons = (sum(getattr(one, n) for one in shape.layers) for n in ("heads", "neurons"))
+    return f"{shape.hidden} hidden dims, {heads} heads and {neurons} neurons"
 
 
 def alive(masks: Masks) -> list[int]:

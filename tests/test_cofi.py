@@ -1,9 +1,15 @@
 """Does CoFi reach the sparsity that it names, repeat itself, and refuse what it cannot do?"""
 
+import json
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
+from safetensors import safe_open
 
 from lib import checkpoints, costs, encoder, pruners, runs
+from lib.compact import compact
 from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
 from lib.joint import CLOSE, Joint, reach
@@ -169,6 +175,138 @@ def test_a_killed_run_goes_on_to_the_same_result(bert, data, tmp_path, monkeypat
         cofi(bert, data, budget=0.4, aids=aids)
 
 
+# --- start and steps before the pruning -----------------------------------------------------------
+
+PRETRAINED = {"start": "pretrained", "before": 19 / STEPS}  # 19 steps, then 61 of pruning
+
+
+@pytest.fixture
+def pretrained(make_classifier):
+    """Another bert of the same widths and labels; made anew every time it is asked for."""
+
+    def load(kind="bert", labels=3):
+        model = make_classifier(kind, labels)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.sin(torch.arange(parameter.numel())).view_as(parameter)
+        return model
+
+    return load
+
+
+def test_the_default_is_a_copy_of_the_teacher_pruned_at_once(bert, data, batch, pretrained):
+    default = cofi(bert, data[:40])
+    told = cofi(bert, data[:40], aids=Aids(start=pretrained), start="teacher", before=0.0)
+    assert told.trace == default.trace
+    assert torch.equal(told(**batch).logits, default(**batch).logits)
+
+
+@pytest.mark.parametrize("before", [0.0, 0.25])
+def test_the_student_begins_as_the_pretrained_encoder(bert, data, pretrained, before):
+    small = cofi(
+        bert, data, aids=Aids(start=pretrained), start="pretrained", before=before, prune="fine"
+    )
+    words = encoder.stem(small).words.weight  # embeddings do not train
+    assert torch.equal(words, encoder.stem(pretrained()).words.weight)
+    steps = [row[0] for row in small.trace["curve"]]
+    assert min(steps) == before * STEPS + 1  # sparsity is looked at as soon as masks move
+    assert steps[-1] == STEPS
+
+
+def test_before_the_pruning_only_weights_learn(bert, data, pretrained, monkeypatch):
+    plan = pruners.get("cofi", **QUICK, warmup=0.0, prediction=1.0, layers=0.0)._plan(40, 0.7)
+    joint = Joint(bert, plan, pretrained(), before=8)
+    joint.student.eval()  # no dropout blurs what it learns
+    seen, real = [], joint._loss
+    monkeypatch.setattr(joint, "_loss", lambda b, masks: seen.append(masks) or real(b, masks))
+    # fresh gates may meet a target by chance; to be held before they move, they may not
+    monkeypatch.setattr(joint, "realised", lambda masks: 0.7)
+    before, noise = joint.point(), joint.noise.get_state()
+    told = [joint.advance(data[0]) for _ in range(8)]
+    assert told[-1]["prediction"] < 0.8 * told[0]["prediction"]
+    assert all(masks is joint.masks for masks in seen)
+    changed = {name for name, tensor in joint.point().items() if not tensor.equal(before[name])}
+    assert changed
+    assert not any(name.startswith("gate.") for name in changed)
+    assert torch.equal(joint.noise.get_state(), noise)
+    assert (joint.price.l1.item(), joint.price.l2.item(), joint.held) == (0, 0, False)
+
+
+def test_the_pruning_begins_as_if_nothing_had_been_before(bert, data, pretrained):
+    """Its optimiser, rates and target are those of a training of its own steps."""
+    plan = pruners.get("cofi", **QUICK)._plan(40, 0.7)
+    late, alone = Joint(bert, plan, pretrained(), before=8), Joint(bert, plan, pretrained())
+    rates = []
+    for _ in range(8):
+        late.advance(data[0])
+        rates.append(late.weights.param_groups[0]["lr"])
+    assert rates == pytest.approx([plan.lr * (1 - step / 48) for step in range(8)])
+    with torch.random.fork_rng(devices=[]):
+        for each in data[:3]:
+            torch.manual_seed(0)
+            then = late.advance(each)["target"], late.weights.param_groups[0]["lr"]
+            torch.manual_seed(0)
+            assert then == (alone.advance(each)["target"], alone.weights.param_groups[0]["lr"])
+    counts = {int(state["step"]) for state in late.weights.state.values()}
+    assert counts == {3}
+    late.step = 8 + 26  # its warm-up is of 27 steps; that of all 48 would be over as well
+    late.correct(0.6)
+    assert late.lift == 0
+
+
+def test_a_run_killed_on_either_side_goes_on_to_the_same_result(
+    bert, data, pretrained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    straight = cofi(bert, data, aids=Aids(killed_at(99), start=pretrained), **PRETRAINED)
+    file, left = tmp_path / "prune.safetensors", []
+    for count in (1, 3, 3):
+        aids = Aids(killed_at(count), file, start=pretrained)
+        with pytest.raises(Killed):
+            cofi(bert, data, aids=aids, **PRETRAINED)
+        with safe_open(file, framework="pt") as opened:
+            left.append(json.loads(opened.metadata()["facts"])["joint"]["point"]["step"])
+    assert left == [6, 19, 32]  # before the boundary, at it, and past it
+    aids = Aids(killed_at(99), file, start=pretrained)
+    resumed = cofi(bert, data, aids=aids, **PRETRAINED)
+    torch.testing.assert_close(resumed.state_dict(), straight.state_dict(), rtol=0, atol=0)
+    assert resumed.trace == straight.trace
+    with torch.no_grad():
+        bert.classifier.bias += 1  # another teacher of the same start
+    for changes in ({}, {"before": 0.0}):
+        with pytest.raises(StudyError, match="other hyperparameters"):
+            cofi(bert, data, aids=aids, **PRETRAINED | changes)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (("bert", 2), "of the labels LABEL_0, LABEL_1 in this order"),
+        (("distilbert", 3), "of 2 layers, as the student has, got 3"),
+        (None, "24 hidden dims, 12 heads and 120 neurons, got 12 hidden dims"),
+    ],
+)
+def test_a_start_of_other_labels_depth_or_width_is_refused(
+    bert, data, batch, pretrained, source, says
+):
+    def narrower():
+        masks = Masks.dense(bert)
+        return compact(bert, replace(masks, hidden=(torch.arange(24) < 12).float()))
+
+    start = narrower if source is None else partial(pretrained, *source)
+    with pytest.raises(StudyError, match=says) as refusal:
+        cofi(bert, data, aids=Aids(start=start), **PRETRAINED)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_copy_that_learns_from_labels_may_learn_before_the_pruning(bert, data):
+    small = cofi(bert, data, before=0.25, prediction=0.0, layers=0.0)
+    assert small.trace["curve"][0][0] > STEPS / 4
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
 def test_a_run_that_misses_says_so(bert, data):
     small = cofi(bert, data, 0.05, prune="fine", clamp=2.0, strict=False)
     assert small.trace["missed"] == pytest.approx(0.95 - small.trace["realised"], abs=1e-6)
@@ -186,6 +324,11 @@ def test_a_run_that_misses_says_so(bert, data):
         ({"warmup": 1.0}, 0.3, r"wanted a warmup in \[0, 1\)"),
         ({"clamp": -1.0}, 0.3, "above 0"),
         ({"layers": -0.5}, 0.3, "of at least 0"),
+        ({"start": "scratch"}, 0.3, "start"),
+        ({"start": "pretrained"}, 0.3, "wanted aids.start"),
+        ({"start": "pretrained", "before": 1.0}, 0.3, r"wanted before in \[0, 1\)"),
+        ({"before": -0.1}, 0.3, r"wanted before in \[0, 1\)"),
+        ({"before": 0.25}, 0.3, "wanted before=0 for a copy of the teacher, got 0.25"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(bert, data, options, budget, says):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import test_pruners
 import torch
+from conftest import tiny
 from datasets import Dataset
 
 from lib import devices, pruners
@@ -57,7 +58,8 @@ def pruned(variant):
 def cofi(**options):
     def case(model):
         data = batches(next(model.parameters()).device) * 6
-        return logits(pruners.get("cofi", reg_lr=2.0, **options)(model, data, 0.4))
+        aids = pruners.Aids(start=lambda: tiny("bert"))  # loaded where no accelerator is
+        return logits(pruners.get("cofi", reg_lr=2.0, **options)(model, data, 0.4, aids))
 
     return case
 
@@ -65,6 +67,7 @@ def cofi(**options):
 CASES = {test_pruners.label(variant): pruned(variant) for variant in test_pruners.VARIANTS}
 CASES |= {f"cofi-{units}": cofi(prune=units) for units in ("layers", "hidden", "all")}
 CASES |= {"cofi-undistilled": cofi(prediction=0.0, layers=0.0)}
+CASES |= {"cofi-pretrained": cofi(start="pretrained", before=0.25)}
 
 
 def stays_behind(model):

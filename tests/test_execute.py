@@ -8,8 +8,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
-from lib import assets, bench, devices, execute, pruners, runs, study, teachers
+from lib import assets, bench, devices, encoder, execute, pruners, runs, study, teachers
 from lib.book import pages
 from lib.errors import StudyError
 from lib.probes import formats, rankings
@@ -431,6 +432,17 @@ def test_a_killed_run_goes_on_from_its_checkpoint(cofi, store, place, monkeypatc
     assert resumed.trace == straight.trace
     assert resumed.shape == straight.shape
     assert not list((assets.CACHE / "checkpoints").glob("*"))
+
+
+def test_a_student_may_begin_as_the_pretrained_encoder(cofi, store, place):
+    asked = replace(cofi, options=COFI | {"start": "pretrained", "before": 0.25})
+    [run] = execute.obtain([asked], store)
+    assert run.trace["curve"][0][0] > 10
+    own, again, other = (bench._pretrained(it) for it in (asked, asked, replace(asked, seed=1)))
+    assert torch.equal(own.classifier.weight, again.classifier.weight)
+    assert not torch.equal(own.classifier.weight, other.classifier.weight)
+    source = encoder.load(place / "tiny", ("bad", "good"))
+    torch.testing.assert_close(own.bert.encoder.state_dict(), source.bert.encoder.state_dict())
 
 
 @pytest.fixture

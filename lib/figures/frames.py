@@ -300,6 +300,8 @@ ARM_WORDS = {
     "k-prune": "K-prune",
     "cofi": "CoFi",
     "cofi-authors": "CoFi, authors' settings",
+    "cofi-paper": "CoFi, paper's schedule",
+    "cofi-pretrained": "CoFi, pretrained start",
     "cofi-fine": "heads + neurons, as published",
     "cofi-fine-wide": "heads + neurons",
     "cofi-layers": "+ layers",

@@ -65,6 +65,8 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "k-prune": ("#332288", "d"),
     "cofi": ("#0072b2", "o"),
     "cofi-authors": ("#6b6b6b", "X"),
+    "cofi-paper": ("#4d4d4d", "p"),
+    "cofi-pretrained": ("#7a7a00", ">"),
     "cofi-fine": ("#c98500", "<"),
     "cofi-fine-wide": ("#d55e00", "^"),
     "cofi-layers": ("#00805e", "s"),

@@ -26,6 +26,7 @@ class Aids:
 
     select: Callable[[nn.Module], float] | None = None  # the score on a piece of held-out training
     checkpoint: Path | None = None  # the file to keep its state in, and to go on from
+    start: Callable[[], nn.Module] | None = None  # the pretrained encoder, its classifier fresh
     label: str = "prune"  # for its progress bar
     spent: Callable[[float], object] = float  # told the seconds before the checkpoint gone on from
 

@@ -6,7 +6,7 @@ weights under distillation, until a model of the target size is left.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,16 +37,20 @@ class Pruner:
     realised sparsity, counted on tensors, passes the target; where none does, of the nearest, and
     `trace["missed"]` says so: such a run is no success.
 
-    prune: heads and neurons alone ("fine"), or with them sublayers ("layers"), hidden dims
-    ("hidden") or both ("all"). clamp: bound of |alpha|; the authors' 4.605 leaves a live layer 5%
-    of its neurons all but shut, ours 0.5%. warmup: fraction of the steps over which the target
-    rises. correct: let the target follow what is realised, not what is expected, and hold the gates
-    where it is met. strict: refuse a target that the clamp puts out of reach, rather than come as
-    near as it lets. reg_lr: of gates and price; None is 0.1, or more in a training so short that
-    their travel, reg_lr times steps, would be below 100. prediction, layers, matching: of
-    distillation; with both weights 0 it is the task's own loss. Departures from the authors' code
-    are the defaults of clamp, warmup, course, own_start, unwind, correct, lr, reg_lr and matching,
-    and no dropout of attention.
+    start: what the student begins as, a copy of the model to prune ("teacher") or `aids.start`, the
+    pretrained encoder under a fresh classifier ("pretrained"). before: share of the steps that
+    train weights alone, under the same losses; the pruning and its schedules begin after them.
+    Refused for a copy under distillation, which has nothing to learn yet. prune: heads and neurons
+    alone ("fine"), or with them sublayers ("layers"), hidden dims ("hidden") or both ("all").
+    clamp: bound of |alpha|; the authors' 4.605 leaves a live layer 5% of its neurons all but shut,
+    ours 0.5%. warmup: fraction of the steps of pruning over which the target rises. correct: let
+    the target follow what is realised, not what is expected, and hold the gates where it is met.
+    strict: refuse a target that the clamp puts out of reach, rather than come as near as it lets.
+    reg_lr: of gates and price; None is 0.1, or more in a pruning so short that their travel,
+    reg_lr times steps, would be below 100. prediction, layers, matching: of distillation; with both
+    weights 0 it is the task's own loss. Departures from the authors' code are the defaults of start
+    and before (theirs: the pretrained encoder, and 1 epoch of 20 or 4 of 100), clamp, warmup,
+    course, own_start, unwind, correct, lr, reg_lr and matching, and no dropout of attention.
     """
 
     version: ClassVar[int] = 2  # 1 let the gates swing about a target that they had met
@@ -58,6 +62,8 @@ class Pruner:
 
     unit: str = "parameters"
     seed: int = 0
+    start: Literal["teacher", "pretrained"] = "teacher"
+    before: float = 0.0
     prune: Units = "all"
     clamp: float = 6.9
     warmup: float = 2 / 3
@@ -80,7 +86,13 @@ class Pruner:
                 "wanted a warmup in [0, 1) and clamp, lr and reg_lr above 0, got "
                 f"{self.warmup}, {self.clamp}, {self.lr} and {self.reg_lr}"
             )
-        self._distil()
+        if not 0 <= self.before < 1:
+            raise StudyError(f"wanted before in [0, 1), a share of the steps, got {self.before}")
+        if self._distil() and self.before and self.start == "teacher":
+            raise StudyError(
+                f"wanted before=0 for a copy of the teacher, got {self.before}: it answers as its "
+                'teacher does and has nothing to learn; give start="pretrained"'
+            )
 
     def __call__(
         self,
@@ -93,12 +105,22 @@ class Pruner:
             return dense(model)
         self._within_reach(model, 1 - budget)
         batches = importance.collect(data, "labelled training batches")
-        plan = self._plan(len(batches), 1 - budget)
+        before = round(self.before * len(batches))
+        plan = self._plan(len(batches) - before, 1 - budget)
         devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices):
+            source = self._source(aids)
             torch.manual_seed(self.seed)  # dropout has no generator of its own
-            small = _Run(Joint(model, plan), aids).train(batches)
+            own = {"before": before, "teacher": weights(model)} if source or before else {}
+            small = _Run(Joint(model, plan, source, before), aids, own).train(batches)
         return small.train(model.training)
+
+    def _source(self, aids: Aids) -> nn.Module | None:
+        if self.start == "teacher":
+            return None
+        if aids.start is None:
+            raise StudyError('wanted aids.start, a pretrained model, for start="pretrained"')
+        return aids.start()
 
     def _distil(self) -> Distil | None:
         if self.prediction == self.layers == 0:
@@ -120,7 +142,7 @@ class Pruner:
                 f"wanted more steps than the {rising} of the warm-up, got {steps}; train for "
                 "longer or warm up for less"
             )
-        reg_lr = max(0.1, RULE / steps) if self.reg_lr is None else self.reg_lr
+        reg_lr = max(0.1, RULE / steps) if self.reg_lr is None else float(self.reg_lr)
         if steps * reg_lr < self.clamp:
             raise StudyError(
                 f"{steps} steps at a reg_lr of {reg_lr:g} cannot shut a gate that starts at "
@@ -146,22 +168,23 @@ class Pruner:
 class _Run:
     """A joint training with all that surrounds it: checks, best step, record, checkpoints."""
 
-    def __init__(self, joint: Joint, aids: Aids) -> None:
+    def __init__(self, joint: Joint, aids: Aids, own: dict) -> None:
         self.joint, self.aids, self.plan = joint, aids, joint.plan
+        self.own = own  # what a checkpoint must share besides the plan and the student
         self.curve: list[list[float]] = []  # one row a check, by COLUMNS
         self.scores: list[list[float]] = []  # step, score on a piece of the selection split
         self.best: dict[str, Tensor] = {}  # the point to return to
         self.found: tuple[int, float] = (0, -1.0)  # its step and realised sparsity
 
     def train(self, batches: list[Batch]) -> nn.Module:
-        steps, joint, keeper = self.plan.steps, self.joint, None
+        joint, keeper = self.joint, None
+        before, steps = joint.before, joint.before + self.plan.steps
         if self.aids.checkpoint:
             own = {"batch": list(batches[0]["input_ids"].shape), "model": weights(joint.student)}
-            facts = asdict(self.plan) | own
-            keeper = Keeper(self.aids.checkpoint, facts)
+            keeper = Keeper(self.aids.checkpoint, asdict(self.plan) | own | self.own)
             if state := keeper.load():
                 self.restore(state)
-        marks = {round(steps * (n + 1) / CHECKS) for n in range(CHECKS)}
+        marks = {before + round(self.plan.steps * (n + 1) / CHECKS) for n in range(CHECKS)}
         scored = {round(steps * (n + 1) / SCORED) for n in range(SCORED)}
         todo = batches[joint.step :]
         progress = tqdm(
@@ -169,7 +192,7 @@ class _Run:
         )
         for batch in progress:
             seen = joint.advance(batch)
-            if joint.step in marks or joint.step == steps:
+            if joint.since > 0 and (joint.step in marks or joint.step == steps):
                 self.check(seen)
             if self.aids.select and joint.step in scored:
                 self.scores.append([joint.step, round(self.score(), 4)])
@@ -195,13 +218,14 @@ class _Run:
         target = self.plan.target
         first, (_, before) = not self.best, self.found
         # past the warm-up only: a target that is still rising is passed by chance
-        settled = step > self.joint.course.steps
+        settled = self.joint.since > self.joint.course.steps
         better = realised >= target and (realised <= target + CLOSE or realised <= before)
         if first or (before < target and realised > before) or (settled and better):
             self.best, self.found = self.joint.point(), (step, realised)
 
     def score(self) -> float:
-        with applied(self.joint.student, self.joint.settled()):
+        masks = self.joint.settled() if self.joint.since > 0 else self.joint.masks
+        with applied(self.joint.student, masks):
             return self.aids.select(self.joint.student)
 
     def finish(self) -> nn.Module:

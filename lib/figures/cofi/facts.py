@@ -62,7 +62,10 @@ def _headline(table: pd.DataFrame, place: tuple[str, str], sizes: Sequence[float
     return found
 
 
-ABLATED = ("fine", "fine-wide", "layers", "hidden", "undistilled", "prediction", "authors")
+ABLATED = (
+    *("fine", "fine-wide", "layers", "hidden"),
+    *("undistilled", "prediction", "authors", "pretrained"),
+)
 
 
 def _at(row: dict | None, name: str) -> dict[str, str]:

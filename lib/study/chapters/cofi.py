@@ -123,6 +123,12 @@ def authors(p: Profile) -> Iterator[Spec]:
         yield from pruned(p, ("cofi-authors",), p.sizes[:1], p.seeds)
 
 
+def starts(p: Profile) -> Iterator[Spec]:
+    """The pretrained encoder as a student, which first learns with all masks dense."""
+    if not p.quick:
+        yield from pruned(p, ("cofi-pretrained",), p.sizes[:1], p.seeds)
+
+
 def rivals(p: Profile) -> Iterator[Spec]:
     """Earlier methods from twice to ten times the speed, distilled alike and for as long."""
     if p.quick:
@@ -151,7 +157,7 @@ def more(p: Profile) -> Iterator[Spec]:
 
 
 def whole(p: Profile) -> Iterator[Spec]:
-    """The paper's whole schedule, with its own rate for the masks."""
+    """The paper's whole schedule, with its own start and rate for the masks."""
     if p.name != "paper" or not p.others:
         return
     recipe = distilled_recipe("cofi-paper", epochs=WHOLE["tuning"], lr=2e-5)
@@ -171,6 +177,7 @@ GROUPS: dict[str, Group] = {
     "distillation": distillation,
     "matching": matching,
     "authors": authors,
+    "starts": starts,
     "rivals": rivals,
     "behind": behind,
     "more": more,
