@@ -44,7 +44,7 @@ def quick(profile: str) -> None:
     asked = study.unanswered(profile)
     if missing or asked or publish.untimed(profile):
         from lib import execute
-        from lib.timings import measure
+        from lib.measures.timings import measure
 
         with engine.alone(f"{profile} study"):
             execute.obtain(missing, store)
@@ -82,7 +82,7 @@ def sweep(profile: str, name: str) -> None:
 def timings(profile: str) -> None:
     """measure the speed of the recorded shapes on this machine"""
     from lib import engine
-    from lib.timings import measure
+    from lib.measures.timings import measure
 
     with engine.alone(f"{profile} study"):
         print(f"{len(measure(profile))} timings on record; `make book` shows them")

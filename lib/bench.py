@@ -14,26 +14,18 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import (
-    assets,
-    batches,
-    claims,
-    costs,
-    devices,
-    encoder,
-    filters,
-    products,
-    pruners,
-    runs,
-    tasks,
-)
-from lib.compact import dense
+from lib import assets, claims, devices, pruners, runs, tasks
 from lib.errors import StudyError, unknown
-from lib.evaluate import Evaluation, autocast, score
-from lib.teachers import Teacher, teacher
+from lib.measures import costs, products
+from lib.measures.evaluate import Evaluation, autocast, score
+from lib.models import encoder
+from lib.models.compact import dense
+from lib.scoring import filters
 from lib.tokens.costs import measure
 from lib.tokens.model import TokenForSequenceClassification
-from lib.train import Recipe, Trained, finetune
+from lib.training import batches
+from lib.training.teachers import Teacher, teacher
+from lib.training.train import Recipe, Trained, finetune
 
 ROOT = Path(__file__).resolve().parent.parent
 # Sequence length at which MACs are stated, unless they are the budget: then it is the task's own.

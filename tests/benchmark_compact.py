@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import BertConfig, MPNetConfig
 
-from lib import costs, pruners, timings
-from lib.encoder import LayerShape, Shape
-from lib.joint import Joint
+from lib import pruners
+from lib.measures import costs, timings
+from lib.models.encoder import LayerShape, Shape
+from lib.training.joint import Joint
 
 LENGTH, ROUNDS = 128, 7
 MINILM = BertConfig(

@@ -11,8 +11,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lib import assets, encoder, evaluate, tasks
+from lib import assets, tasks
 from lib.errors import StudyError
+from lib.measures import evaluate
+from lib.models import encoder
 
 
 def test_evaluation_is_three_times_as_fast_as_a_padded_loop():

@@ -8,8 +8,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lib import batches
 from lib.errors import StudyError
+from lib.training import batches
 
 WORDS = [f"w{number}" for number in range(50)]
 

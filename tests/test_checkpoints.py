@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lib import checkpoints
-from lib.checkpoints import Keeper
 from lib.errors import StudyError
+from lib.training import checkpoints
+from lib.training.checkpoints import Keeper
 
 
 def test_what_is_kept_comes_back(tmp_path):

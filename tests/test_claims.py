@@ -454,7 +454,8 @@ def test_macs_of_bert_base_by_length(tokens, share, total):
 
 
 def test_macs_agree_with_the_formula_of_costs():
-    from lib import costs, encoder
+    from lib.measures import costs
+    from lib.models import encoder
 
     layers = [
         {"heads": 3, "qk": 5, "vo": 7, "neurons": 11},

@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lib import checkpoints, costs, encoder, pruners, runs
-from lib.compact import compact
-from lib.encoder import LayerShape, Shape
+from lib import pruners, runs
 from lib.errors import StudyError
-from lib.joint import CLOSE, Joint, reach
-from lib.masks import Masks, applied
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import compact
+from lib.models.encoder import LayerShape, Shape
+from lib.models.masks import Masks, applied
 from lib.pruners import Aids
+from lib.training import checkpoints
+from lib.training.joint import CLOSE, Joint, reach
 
 STEPS = 80
 QUICK = {"reg_lr": 0.9, "lr": 1e-3}

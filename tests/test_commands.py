@@ -98,7 +98,7 @@ def steps(monkeypatch, tmp_path):
     measure = SimpleNamespace(measure=lambda name: taken.append("timings"))
     monkeypatch.setattr("lib.execute", obtain, raising=False)
     monkeypatch.setitem(sys.modules, "lib.execute", obtain)
-    monkeypatch.setitem(sys.modules, "lib.timings", measure)
+    monkeypatch.setitem(sys.modules, "lib.measures.timings", measure)
     return taken
 
 

@@ -17,11 +17,12 @@ from transformers import (
     pipeline,
 )
 
-from lib import compact_model, costs, encoder
-from lib.compact import CompactForSequenceClassification, compact, dense
-from lib.encoder import Shape
 from lib.errors import StudyError
-from lib.masks import Masks, applied, left
+from lib.measures import costs
+from lib.models import compact_model, encoder
+from lib.models.compact import CompactForSequenceClassification, compact, dense
+from lib.models.encoder import Shape
+from lib.models.masks import Masks, applied, left
 
 
 def kept(ones, density, seed=0):

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from lib import costs, encoder, importance, lossless, pruners
+from lib import pruners
 from lib.errors import StudyError
+from lib.measures import costs
+from lib.models import encoder, lossless
 from lib.pruners import coreset
-from lib.search import count
+from lib.scoring import importance
+from lib.scoring.search import count
 
 AXES = ("head-dims", "layer-dims", "heads", "inputs")
 SAMPLERS = ("top", "uniform", "pps", "without", "until-unique", "with")

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from lib import costs, encoder
-from lib.compact import compact, dense
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
-from lib.masks import Masks
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import compact, dense
+from lib.models.encoder import LayerShape, Shape
+from lib.models.masks import Masks
 
 
 def ragged(model):

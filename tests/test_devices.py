@@ -16,10 +16,10 @@ from conftest import tiny
 from datasets import Dataset
 
 from lib import devices, pruners
-from lib.distil import Distil
-from lib.evaluate import autocast
+from lib.measures.evaluate import autocast
 from lib.tokens.costs import fraction
-from lib.train import Recipe, finetune
+from lib.training.distil import Distil
+from lib.training.train import Recipe, finetune
 
 HERE = Path(__file__).parent
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib import distil, encoder
-from lib.compact import compact, dense
-from lib.distil import Distil, Teaching, depths, distances, match
 from lib.errors import StudyError
-from lib.masks import Masks
+from lib.models import encoder
+from lib.models.compact import compact, dense
+from lib.models.masks import Masks
+from lib.training import distil
+from lib.training.distil import Distil, Teaching, depths, distances, match
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from lib import encoder
-from lib.compact import dense
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
+from lib.models import encoder
+from lib.models.compact import dense
+from lib.models.encoder import LayerShape, Shape
 
 LABELS = ("no", "maybe", "yes")
 

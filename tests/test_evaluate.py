@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from lib import tasks
 from lib.errors import StudyError
-from lib.evaluate import autocast, metrics, score
+from lib.measures.evaluate import autocast, metrics, score
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib import assets, bench, devices, encoder, execute, pruners, runs, study, teachers
+from lib import assets, bench, devices, execute, pruners, runs, study
 from lib.book import pages
 from lib.errors import StudyError
+from lib.models import encoder
 from lib.probes import formats, rankings
+from lib.training import teachers
 
 WORDS = {"good": range(5, 25), "bad": range(25, 45)}
 
@@ -410,7 +412,7 @@ def test_a_method_that_trains_for_long_leaves_its_trace_and_no_checkpoint(cofi, 
 
 @pytest.mark.parametrize("phase", ["prune", "finetune"])
 def test_a_killed_run_goes_on_from_its_checkpoint(cofi, store, place, monkeypatch, phase):
-    from lib import checkpoints
+    from lib.training import checkpoints
 
     [straight] = execute.obtain([cofi], runs.Store(place / "straight"))
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)

@@ -5,11 +5,19 @@ from itertools import product
 import pytest
 import torch
 
-from lib import encoder, hard_concrete
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
-from lib.hard_concrete import Gates, expected_sparsity, probability, sample, settled, settled_each
-from lib.masks import Masks
+from lib.models import encoder
+from lib.models.encoder import LayerShape, Shape
+from lib.models.masks import Masks
+from lib.training import hard_concrete
+from lib.training.hard_concrete import (
+    Gates,
+    expected_sparsity,
+    probability,
+    sample,
+    settled,
+    settled_each,
+)
 
 
 def generator(seed=0):

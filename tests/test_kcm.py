@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lib import calibration, encoder, filters, hull, importance, pruners, search, tuning
-from lib.compact import compact, dense
+from lib import pruners
 from lib.errors import StudyError
-from lib.evaluate import autocast
-from lib.masks import Masks, applied
+from lib.measures.evaluate import autocast
+from lib.models import encoder
+from lib.models.compact import compact, dense
+from lib.models.masks import Masks, applied
 from lib.pruners import k_prune, kcm, mask_tuning
+from lib.scoring import calibration, filters, hull, importance, search, tuning
 
 FAMILY = ("kcm", "ffn", "flap")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.lagrangian import WOUND, Course, Price
+from lib.training.lagrangian import WOUND, Course, Price
 
 
 def test_the_target_by_hand():

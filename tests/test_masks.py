@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from lib import encoder
-from lib.compact import dense
-from lib.compact_model import _buckets
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
-from lib.masks import Masks, applied, left
+from lib.models import encoder
+from lib.models.compact import dense
+from lib.models.compact_model import _buckets
+from lib.models.encoder import LayerShape, Shape
+from lib.models.masks import Masks, applied, left
 
 UNITS = [field.name for field in fields(Masks)]
 FINE, COARSE = UNITS[:4], UNITS[4:]

@@ -7,9 +7,12 @@ import torch
 from test_coreset import augmented, prune
 from torch import nn
 
-from lib import costs, encoder, importance, pruners
-from lib.masks import Masks, applied
+from lib import pruners
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.masks import Masks, applied
 from lib.pruners import gradient, svd, taylor
+from lib.scoring import importance
 
 
 def slopes(model, batch, masks, parts):

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from lib import compact, encoder, products, pruners
-from lib.masks import Masks
+from lib import pruners
+from lib.measures import products
+from lib.models import compact, encoder
+from lib.models.masks import Masks
 
 
 def formed(model, layer: int, head: int):

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import costs, encoder, pruners
+from lib import pruners
 from lib.errors import StudyError
+from lib.measures import costs
+from lib.models import encoder
 from lib.tokens.costs import fraction
 
 OWN = ("cofi",)  # its budget is of all parameters and its steps are many: test_cofi.py

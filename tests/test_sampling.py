@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Generator
 
-from lib import sampling
 from lib.errors import StudyError
+from lib.scoring import sampling
 
 DRAWS = 20_000
 SCORES = torch.tensor([4.0, 0.3, 1.0, 2.0, 0.2, 1.5, 0.7, 9.0], dtype=torch.float64)

@@ -5,10 +5,10 @@ from itertools import product
 import pytest
 import torch
 
-from lib import search
-from lib.costs import encoder_macs
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
+from lib.measures.costs import encoder_macs
+from lib.models.encoder import LayerShape, Shape
+from lib.scoring import search
 
 SHAPE = Shape(hidden=4, layers=(LayerShape(heads=2, qk=2, vo=1, neurons=3),) * 2)
 TOKENS = 2

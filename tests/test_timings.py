@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib import bench, costs, devices, encoder, runs, study, timings
+from lib import bench, devices, runs, study
+from lib.measures import costs, timings
+from lib.models import encoder
 
 
 @pytest.fixture

@@ -8,13 +8,17 @@ import pytest
 import torch
 from datasets import Dataset
 
-from lib import batches, costs, encoder, importance, pruners, study
+from lib import pruners, study
 from lib.errors import StudyError
+from lib.measures import costs
+from lib.models import encoder
 from lib.pruners import ltp, power_bert, top, transkimmer
+from lib.scoring import importance
 from lib.tokens import dropping
 from lib.tokens.costs import dense_macs, executed_macs, fraction, measure, survivors
 from lib.tokens.model import gated, ruled, wrap
 from lib.tokens.training import calibrate, distilled, draw, floor, split
+from lib.training import batches
 
 NONE = {"rule": "none"}
 

@@ -6,9 +6,11 @@ import made
 import numpy as np
 import pytest
 
-from lib import claims, encoder, pruners, runs, study, timings
+from lib import claims, pruners, runs, study
 from lib.claims.cells import timings_of
 from lib.claims.quantities import QUANTITIES, Evidence, macs
+from lib.measures import timings
+from lib.models import encoder
 from lib.runs import shape_key
 from lib.tokens.costs import survivors
 

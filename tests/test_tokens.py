@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from lib import costs, encoder
-from lib.compact import compact
 from lib.errors import StudyError
-from lib.masks import Masks
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import compact
+from lib.models.masks import Masks
 from lib.tokens import dropping
 from lib.tokens.costs import dense_macs, executed_macs
 from lib.tokens.model import gated, masked, ruled, wrap

@@ -7,11 +7,12 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
-from lib import checkpoints, devices, train
-from lib.compact import dense
-from lib.distil import Distil
+from lib import devices
 from lib.errors import StudyError
-from lib.train import Recipe, finetune
+from lib.models.compact import dense
+from lib.training import checkpoints, train
+from lib.training.distil import Distil
+from lib.training.train import Recipe, finetune
 
 
 @pytest.fixture

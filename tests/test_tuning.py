@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import PAD, tiny
 
-from lib import calibration, encoder, search, tuning
-from lib.compact import compact, dense
 from lib.errors import StudyError
-from lib.tuning import Moments
+from lib.models import encoder
+from lib.models.compact import compact, dense
+from lib.scoring import calibration, search, tuning
+from lib.scoring.tuning import Moments
 
 
 def system(tokens=50, units=6, width=4, seed=0):
@@ -132,7 +133,7 @@ def pieces(model, batch, part="ffn"):
         mask = None if kept.all() else kept[:, None, None]
         buckets = None
         if model.config.relative_positions:
-            from lib.compact_model import _buckets
+            from lib.models.compact_model import _buckets
 
             buckets = _buckets(x.shape[1], x.device)
         layer(x, mask, buckets)

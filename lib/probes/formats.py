@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib import batches, bench, costs, evaluate, runs
-from lib import encoder as encoders
+from lib import bench, runs
 from lib.bench import Bench
 from lib.claims import answers
-from lib.compact import dense
-from lib.evaluate import Evaluation
+from lib.measures import costs, evaluate
+from lib.measures.evaluate import Evaluation
+from lib.models import encoder as encoders
+from lib.models.compact import dense
 from lib.runs import Spec
+from lib.training import batches
 
 VERSION = 1
 BATCH, SHOWN = 32, 8  # texts of a timed batch, and how many batches stand for the split

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.spatial import ConvexHull
 
-from lib.hull import representatives
+from lib.scoring.hull import representatives
 
 VERSION = 1
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from lib import encoder as encoders
-from lib import hull
 from lib.errors import StudyError
-from lib.teachers import teacher
+from lib.models import encoder as encoders
+from lib.scoring import hull
+from lib.training.teachers import teacher
 
 VERSION = 1
 SHOWN = 250  # filters of a layer that are kept for a picture

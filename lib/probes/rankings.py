@@ -8,9 +8,10 @@ import torch
 from scipy.stats import rankdata
 from torch import nn
 
-from lib import batches, bench, pruners
-from lib.evaluate import autocast
+from lib import bench, pruners
+from lib.measures.evaluate import autocast
 from lib.runs import Spec
+from lib.training import batches
 
 VERSION = 1
 

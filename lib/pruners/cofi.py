@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import encoder, importance, runs, search
-from lib.checkpoints import Keeper, State, join, part, weights
-from lib.compact import dense
-from lib.distil import Distil, Matching
+from lib import runs
 from lib.errors import StudyError
-from lib.hard_concrete import Units
-from lib.importance import Batch
-from lib.joint import CLOSE, Joint, Plan, reach
-from lib.lagrangian import Warmup
-from lib.masks import Masks, applied
+from lib.models import encoder
+from lib.models.compact import dense
+from lib.models.masks import Masks, applied
 from lib.pruners import Aids, Needs, validate
+from lib.scoring import importance, search
+from lib.scoring.importance import Batch
+from lib.training.checkpoints import Keeper, State, join, part, weights
+from lib.training.distil import Distil, Matching
+from lib.training.hard_concrete import Units
+from lib.training.joint import CLOSE, Joint, Plan, reach
+from lib.training.lagrangian import Warmup
 
 CHECKS, SCORED = 100, 12  # times that the realised sparsity is looked at, and the score
 RULE = 100  # reg_lr times steps: with less, gates cannot go and come back

@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from lib import encoder, importance, lossless, sampling, search
-from lib.compact import compact
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models import encoder, lossless
+from lib.models.compact import compact
 from lib.pruners import Needs, validate
+from lib.scoring import importance, sampling, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Pruner:
     importance: "product" of the norms of a unit's two slices; of the "first" alone (query, value,
     up) or the "second" (key, output, down); "mussay": norm of the first, through the activation
     in the FFN, times the largest absolute value of the second. Biases belong to the norms.
-    sampler: see lib/sampling.py. rescale: weight the sample so as to estimate the sum: in M the
-    product of q_i and k_i, elsewhere the outgoing column, never what the activation reads.
+    sampler: see lib/scoring/sampling.py. rescale: weight the sample so as to estimate the sum: in M
+    the product of q_i and k_i, elsewhere the outgoing column, never what the activation reads.
     rounding: of m, to the "nearest" or "down". beta: Mussay's bound on the input norm.
     fold: first move b_V into b_O and drop b_K, both lossless, so that only weights are sampled.
 

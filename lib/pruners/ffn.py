@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from lib import calibration, costs, filters, importance, search
 from lib.errors import StudyError
-from lib.filters import Recovery, Sight
-from lib.importance import Batch
+from lib.measures import costs
 from lib.pruners import Needs, validate
+from lib.scoring import calibration, filters, importance, search
+from lib.scoring.filters import Recovery, Sight
+from lib.scoring.importance import Batch
 
 BY_OUTPUT = {  # what is averaged of a filter's activation h
     "output": torch.abs,

@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lib import calibration, costs, filters, importance, search
-from lib.filters import Recovery, Sight
-from lib.importance import Batch
+from lib.measures import costs
 from lib.pruners import Needs, validate
+from lib.scoring import calibration, filters, importance, search
+from lib.scoring.filters import Recovery, Sight
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

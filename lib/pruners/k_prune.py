@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, costs, encoder, filters, search, tuning
-from lib.compact import CompactForSequenceClassification, compact, dense
 from lib.errors import StudyError
-from lib.importance import Batch
-from lib.masks import Masks, applied
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import CompactForSequenceClassification, compact, dense
+from lib.models.masks import Masks, applied
 from lib.pruners import Needs, validate
+from lib.scoring import calibration, filters, search, tuning
+from lib.scoring.importance import Batch
 
 SILENT = "do the calibration sentences make any of them fire?"
 

@@ -1,8 +1,9 @@
 """Gradient-Free Structured Pruning with Unlabeled Data (Nova et al. 2023), https://arxiv.org/abs/2303.04185
 
-R2, how far a filter's output weights stand for the others' (lib/hull.py), times D2, how much it
-fires on sentences without labels; what stays is rescaled by least squares (lib/tuning.py). Paper
-and talk leave kernel, stop rule, statistic, normaliser and teacher open: the options below.
+R2, how far a filter's output weights stand for the others' (lib/scoring/hull.py), times D2, how
+much it fires on sentences without labels; what stays is rescaled by least squares
+(lib/scoring/tuning.py). Paper and talk leave kernel, stop rule, statistic, normaliser and teacher
+open: the options below.
 """
 
 from collections.abc import Iterable
@@ -13,12 +14,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, costs, encoder, filters, hull, importance, search
 from lib.errors import StudyError
-from lib.filters import Guide, Recovery, Sight
-from lib.importance import Batch
-from lib.masks import Masks, applied
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.masks import Masks, applied
 from lib.pruners import Needs, validate
+from lib.scoring import calibration, filters, hull, importance, search
+from lib.scoring.filters import Guide, Recovery, Sight
+from lib.scoring.importance import Batch
 
 STATISTICS = {"mean": lambda h: h, "abs": torch.abs, "rms": torch.square}
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lib import encoder, importance
-from lib.compact import dense
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models import encoder
+from lib.models.compact import dense
 from lib.pruners import Needs, validate
+from lib.scoring import importance
+from lib.scoring.importance import Batch
 from lib.tokens.dropping import Walk
 from lib.tokens.model import ruled, wrap
 from lib.tokens.rules import Gate, Weigh, watching

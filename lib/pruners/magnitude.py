@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from lib import importance, search
-from lib.compact import compact
-from lib.importance import Batch
+from lib.models.compact import compact
 from lib.pruners import Needs, validate
+from lib.scoring import importance, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

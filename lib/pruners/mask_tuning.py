@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import costs, encoder, filters, importance, search, tuning
-from lib.calibration import sentences
-from lib.compact import compact
-from lib.filters import Sight
-from lib.importance import Batch
-from lib.masks import Masks, applied
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import compact
+from lib.models.masks import Masks, applied
 from lib.pruners import Needs, validate
+from lib.scoring import filters, importance, search, tuning
+from lib.scoring.calibration import sentences
+from lib.scoring.filters import Sight
+from lib.scoring.importance import Batch
 
 UNITS = ("heads", "neurons")
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lib import importance, search
-from lib.compact import compact, dense
 from lib.errors import StudyError
-from lib.importance import Batch
-from lib.masks import Masks, applied
+from lib.models.compact import compact, dense
+from lib.models.masks import Masks, applied
 from lib.pruners import Needs, validate
+from lib.scoring import importance, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lib import importance
-from lib.compact import dense
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models.compact import dense
 from lib.pruners import Needs, validate
+from lib.scoring import importance
+from lib.scoring.importance import Batch
 from lib.tokens.dropping import Walk, ranks
 from lib.tokens.model import wrap
 from lib.tokens.rules import Gate, Weigh, order, watching

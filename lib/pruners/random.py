@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from torch import Generator, Tensor, nn
 
-from lib import sampling, search
-from lib.compact import compact
-from lib.importance import Batch
-from lib.masks import Masks
+from lib.models.compact import compact
+from lib.models.masks import Masks
 from lib.pruners import Needs, validate
+from lib.scoring import sampling, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

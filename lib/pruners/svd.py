@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import encoder, importance, search
-from lib.compact import compact
-from lib.importance import Batch
-from lib.masks import Masks
+from lib.models import encoder
+from lib.models.compact import compact
+from lib.models.masks import Masks
 from lib.pruners import Needs, validate
+from lib.scoring import importance, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from lib import encoder, importance, search
-from lib.compact import compact
 from lib.errors import StudyError
-from lib.importance import Batch
-from lib.masks import Masks, applied
+from lib.models import encoder
+from lib.models.compact import compact
+from lib.models.masks import Masks, applied
 from lib.pruners import Needs, validate
+from lib.scoring import importance, search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

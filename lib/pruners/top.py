@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import encoder, importance
-from lib.compact import dense
 from lib.errors import StudyError
-from lib.hard_concrete import probability, sample
-from lib.importance import Batch
-from lib.lagrangian import Course, Price
+from lib.models import encoder
+from lib.models.compact import dense
 from lib.pruners import Needs, validate
+from lib.scoring import importance
+from lib.scoring.importance import Batch
 from lib.tokens.dropping import Walk, column, weighed
 from lib.tokens.model import wrap
 from lib.tokens.rules import Gate, Weigh, bins, watching
 from lib.tokens.training import collect, distilled, draw, settle, split, train
+from lib.training.hard_concrete import probability, sample
+from lib.training.lagrangian import Course, Price
 
 START = 2.0  # where the logits of all masks and gates begin: P(z > 0) is .97
 RANKED = 20  # tokens of the teacher's ranking that are distilled

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import encoder, importance
-from lib.compact import dense
 from lib.errors import StudyError
-from lib.importance import Batch
-from lib.lagrangian import Course, Price
+from lib.models import encoder
+from lib.models.compact import dense
 from lib.pruners import Needs, validate
+from lib.scoring import importance
+from lib.scoring.importance import Batch
 from lib.tokens.costs import fraction
 from lib.tokens.dropping import Walk, weighed
 from lib.tokens.model import wrap
 from lib.tokens.rules import Gate, Weigh
 from lib.tokens.training import collect, draw, settle, split, train
+from lib.training.lagrangian import Course, Price
 
 
 @dataclass

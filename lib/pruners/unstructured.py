@@ -11,10 +11,11 @@ from typing import ClassVar
 from torch import nn
 from torch.nn.utils import prune
 
-from lib import encoder, search
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models import encoder
 from lib.pruners import Needs, validate
+from lib.scoring import search
+from lib.scoring.importance import Batch
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from lib.compact_config import CompactConfig
 from lib.errors import StudyError, unknown
+from lib.models.compact_config import CompactConfig
 
 FIELDS = {  # of a rule: what it must say besides its name
     "none": (),

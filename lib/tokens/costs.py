@@ -13,8 +13,9 @@ from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lib import batches, encoder
-from lib.encoder import Shape
+from lib.models import encoder
+from lib.models.encoder import Shape
+from lib.training import batches
 
 BATCH = 32  # texts of a batch, where padding to a batch is meant
 EXCERPTS, LONGEST = 6, 60  # sentences shown, and how many of their tokens

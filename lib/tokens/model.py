@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.modeling_outputs import BaseModelOutput
 
-from lib import compact, encoder
-from lib.compact_model import CompactForSequenceClassification, CompactModel, _buckets
 from lib.errors import StudyError
+from lib.models import compact, encoder
+from lib.models.compact_model import CompactForSequenceClassification, CompactModel, _buckets
 from lib.tokens import rules
 from lib.tokens.config import TokenConfig, check
 from lib.tokens.dropping import Walk

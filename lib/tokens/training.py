@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib import calibration, distil, encoder, importance, search
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models import encoder
+from lib.scoring import calibration, importance, search
+from lib.scoring.importance import Batch
 from lib.tokens.costs import fraction
 from lib.tokens.model import TokenForSequenceClassification, gated, ruled
 from lib.tokens.rules import Gate
+from lib.training import distil
 
 TEXTS = 512  # of the stream, on which a knob is set
 HALVINGS = 14

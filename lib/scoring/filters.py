@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import calibration, costs, encoder, search, tuning
-from lib.compact import CompactForSequenceClassification, compact, dense
-from lib.importance import Batch
+from lib.measures import costs
+from lib.models import encoder
+from lib.models.compact import CompactForSequenceClassification, compact, dense
+from lib.scoring import calibration, search, tuning
+from lib.scoring.importance import Batch
 
 Recovery = Literal["none", "scale", "refit", "bias"]
 Guide = Literal["sqrt", "dense"]

@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from lib import encoder
+from lib.models import encoder
 
 
 @torch.no_grad()

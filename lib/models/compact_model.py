@@ -18,9 +18,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from lib.compact_config import CompactConfig
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
+from lib.models.compact_config import CompactConfig
+from lib.models.encoder import LayerShape, Shape
 
 WORKING_SET = 4 * 2**20  # bytes of hidden states that the caches of a processor may hold
 BUCKETS, FARTHEST = 32, 128  # of MPNet's relative positions, whatever its config says

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.encoder import Shape
 from lib.errors import StudyError
-from lib.masks import Masks
+from lib.models.encoder import Shape
+from lib.models.masks import Masks
 
 BETA, LOW, HIGH, EPS = 2 / 3, -0.1, 1.1, 1e-6
 SHIFT = BETA * math.log(-HIGH / LOW)  # P(z > 0) = sigmoid(alpha + SHIFT)

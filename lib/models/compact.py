@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from lib import encoder
-from lib.compact_config import CompactConfig
-from lib.compact_model import CompactForSequenceClassification, CompactModel
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
-from lib.masks import Masks, left
+from lib.models import encoder
+from lib.models.compact_config import CompactConfig
+from lib.models.compact_model import CompactForSequenceClassification, CompactModel
+from lib.models.encoder import LayerShape, Shape
+from lib.models.masks import Masks, left
 
 __all__ = [
     "CompactConfig",

@@ -10,9 +10,10 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import nn
 
-from lib import batches, devices
+from lib import devices
 from lib.errors import StudyError
 from lib.tasks import Task
+from lib.training import batches
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import encoder
-from lib.compact import CompactForSequenceClassification, config
 from lib.errors import StudyError
-from lib.importance import Batch, collect
+from lib.models import encoder
+from lib.models.compact import CompactForSequenceClassification, config
+from lib.scoring.importance import Batch, collect
 
 POOL = 2048  # padded tokens of a batch: few large batches, as autocast casts the weights in each
 WATCHED = 64  # sentences on which the error of every layer is measured

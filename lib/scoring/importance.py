@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from lib import encoder
 from lib.errors import StudyError
+from lib.models import encoder
 
 Batch = Mapping[str, Tensor]
 HeadDims = Float[Tensor, "L H d"]

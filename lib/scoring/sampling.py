@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from lib import search
 from lib.errors import StudyError
+from lib.scoring import search
 
 Scores = Float[Tensor, "groups units"]  # at least 0, on the CPU, float64
 Sampler = Callable[[Scores, int, Generator], Scores]

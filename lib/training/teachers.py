@@ -11,10 +11,12 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoTokenizer
 
-from lib import assets, batches, encoder, tasks
-from lib.evaluate import score
+from lib import assets, tasks
+from lib.measures.evaluate import score
+from lib.models import encoder
 from lib.runs import digest
-from lib.train import Recipe, finetune
+from lib.training import batches
+from lib.training.train import Recipe, finetune
 
 SEED = 0  # one teacher a task: the study's seeds vary the pruning, not what is pruned
 VERSION = 1  # raised when training changes, so that old teachers are not mistaken for new ones

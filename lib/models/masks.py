@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import encoder
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError
+from lib.models import encoder
+from lib.models.encoder import LayerShape, Shape
 
 
 @dataclass(frozen=True)

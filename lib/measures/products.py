@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import encoder
+from lib.models import encoder
 
 Factor = Float[Tensor, "heads _ _"]  # one row a head dim
 

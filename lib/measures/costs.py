@@ -18,9 +18,9 @@ from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import PreTrainedConfig
 
-from lib import compact, encoder
-from lib.encoder import LayerShape, Shape
 from lib.errors import StudyError, unknown
+from lib.models import compact, encoder
+from lib.models.encoder import LayerShape, Shape
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.qint8}
 # torch counts attention on a GPU and in its unfused form; its fused CPU kernel it counts as 0

@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from scipy.sparse.linalg import lsmr
 from torch import Tensor, nn
 
-from lib import calibration
-from lib.calibration import States
-from lib.compact import CompactForSequenceClassification
 from lib.errors import StudyError
-from lib.importance import Batch
+from lib.models.compact import CompactForSequenceClassification
+from lib.scoring import calibration
+from lib.scoring.calibration import States
+from lib.scoring.importance import Batch
 
 How = Literal["scale", "refit"]
 DAMP = 1.0  # on the change of the factors, in units of the normal matrix

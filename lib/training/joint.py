@@ -11,21 +11,23 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lib import checkpoints, encoder, importance
-from lib.checkpoints import State
-from lib.compact import compact, dense
-from lib.costs import encoder_params
-from lib.distil import Distil, Teaching, check
 from lib.errors import StudyError
-from lib.hard_concrete import (
+from lib.measures.costs import encoder_params
+from lib.models import encoder
+from lib.models.compact import compact, dense
+from lib.models.masks import Masks, applied, left
+from lib.scoring import importance
+from lib.training import checkpoints
+from lib.training.checkpoints import State
+from lib.training.distil import Distil, Teaching, check
+from lib.training.hard_concrete import (
     Units,
     expected_sparsity,
     sampled_masks,
     settled_masks,
     start,
 )
-from lib.lagrangian import Course, Price, Warmup
-from lib.masks import Masks, applied, left
+from lib.training.lagrangian import Course, Price, Warmup
 
 CLEAR, GAIN, MOST = 0.002, 0.3, 0.02  # of the correction: aim so far above, move by, at the most
 CLOSE = 0.01  # a sparsity that passes the target by no more than this meets it

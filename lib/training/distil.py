@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib import encoder
-from lib.compact import dense
 from lib.errors import StudyError, unknown
+from lib.models import encoder
+from lib.models.compact import dense
 
 Matching = Literal["ordered", "unordered", "fixed"]
 TEMPERATURE = 2.0

@@ -16,11 +16,12 @@ from torch.nn.utils.parametrize import register_parametrization, remove_parametr
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from lib import batches, checkpoints, devices
-from lib.checkpoints import Keeper, State
-from lib.distil import Distil, Teaching
+from lib import devices
 from lib.errors import StudyError, unknown
-from lib.evaluate import autocast
+from lib.measures.evaluate import autocast
+from lib.training import batches, checkpoints
+from lib.training.checkpoints import Keeper, State
+from lib.training.distil import Distil, Teaching
 
 
 @dataclass(frozen=True)

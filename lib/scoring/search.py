@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lib.costs import encoder_macs
-from lib.encoder import Shape
 from lib.errors import StudyError
-from lib.masks import Masks
+from lib.measures.costs import encoder_macs
+from lib.models.encoder import Shape
+from lib.models.masks import Masks
 
 Rounding = Literal["nearest", "down"]
 

@@ -1,0 +1,1 @@
+"""What does a model cost, and how good is it?"""

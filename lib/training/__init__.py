@@ -1,0 +1,1 @@
+"""How is a model taught: a teacher, what is left after pruning, or weights and gates together?"""
