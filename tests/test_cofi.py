@@ -1,6 +1,7 @@
 """Does CoFi reach the sparsity that it names, repeat itself, and refuse what it cannot do?"""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from lib.models.compact import compact
 from lib.models.encoder import LayerShape, Shape
 from lib.models.masks import Masks, applied
 from lib.pruners import Aids
+from lib.pruners import cofi as method
 from lib.training import checkpoints
 from lib.training.joint import CLOSE, Joint, reach
 
@@ -204,7 +206,7 @@ def test_the_default_is_a_copy_of_the_teacher_pruned_at_once(bert, data, batch, 
     assert torch.equal(told(**batch).logits, default(**batch).logits)
 
 
-@pytest.mark.parametrize("before", [0.0, 0.25])
+@pytest.mark.parametrize("before", [0.0, 0.5])
 def test_the_student_begins_as_the_pretrained_encoder(bert, data, pretrained, before):
     small = cofi(
         bert, data, aids=Aids(start=pretrained), start="pretrained", before=before, prune="fine"
@@ -255,6 +257,27 @@ def test_the_pruning_begins_as_if_nothing_had_been_before(bert, data, pretrained
     late.step = 8 + 26  # its warm-up is of 27 steps; that of all 48 would be over as well
     late.correct(0.6)
     assert late.lift == 0
+
+
+def test_checks_and_the_choice_of_a_step_belong_to_the_pruning(bert, data, pretrained, monkeypatch):
+    looked = []
+    monkeypatch.setattr(method, "CHECKS", 4)
+    monkeypatch.setattr(
+        method, "applied", lambda _, masks: looked.append(masks.neurons.min()) or nullcontext()
+    )
+    aids = Aids(killed_at(99), start=pretrained)
+    small = cofi(bert, data, aids=aids, start="pretrained", before=0.5)
+    assert [row[0] for row in small.trace["curve"]] == [50, 60, 70, 80]
+    assert [step for step, _ in small.trace["scores"]][5] == 40  # scored all along,
+    assert looked[:6] == [1] * 6  # at first with all that there is
+    assert max(looked[6:]) < 1
+
+    joint = Joint(bert, pruners.get("cofi", **QUICK)._plan(40, 0.7), pretrained(), before=8)
+    run = method._Run(joint, Aids(), {})
+    monkeypatch.setattr(joint, "realised", lambda masks: 0.7)
+    for joint.step, taken in ((8 + 20, 28), (8 + 25, 28), (8 + 28, 36)):  # it warms up for 27
+        run.check({})
+        assert run.found[0] == taken
 
 
 def test_a_run_killed_on_either_side_goes_on_to_the_same_result(
