@@ -154,7 +154,11 @@ def test_what_a_kill_left_of_a_teacher_is_cleared_away(spec, store):
 def test_of_dropped_tokens_what_really_ran_is_on_record(spec, store):
     sees = {"steps": 6, "batch": 16, "lengths": "reported"}
     dropping = replace(
-        spec, method="power-bert", unit="executed", training=spec.training | {"sees": sees}
+        spec,
+        method="power-bert",
+        version=study.VERSIONS["power-bert"],
+        unit="executed",
+        training=spec.training | {"sees": sees},
     )
     [run] = execute.obtain([dropping], store)
     ran = run.trace["tokens"]
@@ -192,7 +196,8 @@ def test_a_model_is_pruned_on_top_of_another(spec, store):
     )
     sees = {"steps": 6, "batch": 16}
     training = spec.training | {"sees": sees}
-    tokens = replace(spec, method="power-bert", unit="executed", budget=0.35, training=training)
+    own = {"method": "power-bert", "version": study.VERSIONS["power-bert"]}
+    tokens = replace(spec, **own, unit="executed", budget=0.35, training=training)
     both = replace(tokens, options={"base": first.as_base()})
     assert both.base == first
     assert both.label.startswith(f"{spec.encoder} {spec.task} kcm 0.7 + power-bert 0.35")

@@ -155,8 +155,9 @@ def test_layers_that_went_are_counted_against_the_rivals():
 def test_a_training_is_off_its_target_by_the_last_row_and_off_the_model_by_the_row_taken():
     trace = {
         "columns": ["step", "expected", "target", "realised"],
-        "curve": [[10, 0.93, 0.95, 0.90], [20, 0.955, 0.95, 0.97]],
+        "curve": [[10, 0.93, 0.95, 0.90], [20, 0.955, 0.97, 0.97]],  # its own target had moved
         "taken": 10,
+        "target": 0.95,
     }
     own = [run(0.05, 350, trace=trace)]
     assert measure("expected-off", own).value == pytest.approx(0.005)
