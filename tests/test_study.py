@@ -496,6 +496,25 @@ def test_no_mark_covers_what_is_on_record():
     assert not swallowed, f"{len(swallowed)} are on record, first {swallowed[0]}: narrow the row"
 
 
+def test_nothing_on_record_is_asked_by_nobody():
+    """A record of a dropped version or cell would say in silence what no chapter shows."""
+    store, asked = PUBLISHED.store, set()
+    for name in ("published", "paper"):
+        asked |= {s for chapter in study.CHAPTERS for s in study.specs(chapter, name)}
+    found = store.all()
+    stray = [run.spec.label for run in found if run.spec not in asked]
+    assert not stray, f"{len(stray)} runs, first {stray[0]}: remove their files"
+
+    def key(timing) -> tuple:
+        protocol = {name: at for name, at in timing.protocol.items() if name != "threads"}
+        return timing.encoder, runs.shape_key(timing.shape), runs.digest(protocol)
+
+    clocks = [c for name in study.CHAPTERS for c in study.timings(name, "published", found)]
+    wanted = {key(clock) for clock in clocks}
+    stray = [str(timing.protocol) for timing in store.timings() if key(timing) not in wanted]
+    assert not stray, f"{len(stray)} timings, first {stray[0]}: remove their files"
+
+
 def test_every_mark_covers_a_cell_that_is_missing():
     open_cells = [cell for cell in study.cells("published") if cell.status == "untested"]
     lost = study.excused("published")
