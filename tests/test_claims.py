@@ -397,7 +397,7 @@ def test_no_verdict_on_scores_rests_on_a_run_that_missed_its_sparsity(key):
         assert now == whole
     else:
         assert now == whole | {0.05: Verdict.INCONCLUSIVE}
-        assert "1 of them missed the sparsity they name" in note
+        assert "1 of its runs missed the sparsity they name" in note
     loose = replace(missed, spec=replace(late.spec, options={"strict": False}))
     assert judging._missed([missed], "score")
     assert not judging._missed([loose], "score")

@@ -414,6 +414,8 @@ def test_a_sparsity_that_is_met_stays_met(bert, data, monkeypatch, correct):
     assert not joint.held  # passed, but by too much
     joint.advance(data[53])
     assert joint.held == correct  # the authors' training is not
+    joint.correct(0.6)
+    assert joint.lift == 0  # nor does a target that is met move
     before, price = joint.point(), joint.price.l1.item()
     joint.advance(data[54])
     changed = {name for name, tensor in joint.point().items() if not tensor.equal(before[name])}

@@ -163,6 +163,15 @@ def test_the_claim_table_has_a_row_an_encoder_and_task(whole):
     assert kcm.table([], whole.findings).empty
 
 
+def test_the_claim_table_names_what_is_untested_and_keeps_the_papers_number(whole):
+    left = [r for r in whole.runs if (r.spec.encoder, r.spec.budget) != ("mpnet-base", 0.7)]
+    table = kcm.table(left, whole.findings).set_index(["encoder", "task"])
+    whole_row, row = (table.loc[encoder, "sst2"] for encoder in ("minilm-l6", "mpnet-base"))
+    assert row["70%"] == "untested"
+    assert row["paper 70%"] == whole_row["paper 70%"] != "-"
+    assert not table.isna().any(axis=None)
+
+
 def test_mrpc_is_scored_by_accuracy_as_in_the_paper(drawn, whole):
     _, table = drawn["tasks"]
     here = (table["encoder"] == "mpnet-base") & (table["task"] == "mrpc") & (table["budget"] == 0.6)

@@ -84,7 +84,7 @@ def _finding(
     dropped = QUANTITIES[judged].reads == "token-timings"
     near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs}, dropped)
     accurate = claim.chapter in ACCURACIES and QUANTITIES[judged].reads == "answers"
-    cells, used, asked, short_of, other = [], [], {}, {}, False
+    cells, used, asked, failed, other = [], [], {}, {}, False
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
         if not at or (claim.versus is not None and not against):
@@ -110,14 +110,14 @@ def _finding(
         # no verdict before all runs are there, and none on models larger than they should be
         if (short or missed) and found.verdict is not Verdict.UNTESTED:
             found = replace(found, verdict=Verdict.INCONCLUSIVE)
-        short_of |= dict.fromkeys(missed)
+        failed |= dict.fromkeys(missed)
         cells.append(found)
     if not cells:
         return []
     verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
     have = sum(s in runs for s in asked)
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
-    notes += [f"{len(short_of)} of them missed the sparsity they name"] if short_of else []
+    notes += [f"{len(failed)} of its runs missed the sparsity they name"] if failed else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += ["judged in accuracy, which is what the talk states"] if other else []
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)

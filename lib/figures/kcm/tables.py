@@ -1,6 +1,7 @@
 """What does KCM lose by task and budget, beside what the paper states?"""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import pandas as pd
 
@@ -8,6 +9,7 @@ from lib import study
 from lib.claims import Finding
 from lib.claims.quantities import QUANTITIES, Estimate, Evidence
 from lib.figures import frames
+from lib.figures.facts import UNTESTED
 from lib.runs import Run
 
 PAPERS = {  # the paper's numbers: claims by arm, without the task; and the mark of each
@@ -63,13 +65,16 @@ def table(found: Iterable[Run], findings: Iterable[Finding]) -> pd.DataFrame:
     """The claim table: hundredths of the score lost by KCM, by task and budget, and the paper's."""
     own, said = cells(frames.select(found, arm="kcm")), papers(findings)
     said = said[said["arm"] == "kcm"].set_index(["task", "budget"])["drop"]
-    rows: dict[tuple, dict] = {}
-    for row in own.sort_values("budget", ascending=False, kind="stable").itertuples():
-        words = f"{100 * row.drop:.1f} [{100 * row.drop_low:.1f}, {100 * row.drop_high:.1f}]"
-        line = rows.setdefault((row.encoder, row.task), {})
-        line[f"{row.budget:.0%}"] = words
-        stated = said.get((row.task, row.budget))
-        line[f"paper {row.budget:.0%}"] = "-" if stated is None else f"{100 * stated:.1f}"
+    measured = {(row.encoder, row.task, row.budget): row for row in own.itertuples()}
+    rows: dict[tuple, dict] = {(encoder, task): {} for encoder, task, _ in measured}
+    for budget, (place, line) in product(sorted(set(own["budget"]), reverse=True), rows.items()):
+        row, stated = measured.get((*place, budget)), said.get((place[1], budget))
+        line[f"{budget:.0%}"] = (
+            UNTESTED
+            if row is None
+            else f"{100 * row.drop:.1f} [{100 * row.drop_low:.1f}, {100 * row.drop_high:.1f}]"
+        )
+        line[f"paper {budget:.0%}"] = "-" if stated is None else f"{100 * stated:.1f}"
     shown = pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows) if rows else None)
     shown.index.names = ["encoder", "task"] if rows else [None]
     return shown.reset_index()
