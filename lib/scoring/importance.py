@@ -142,7 +142,7 @@ def steps(
     apart = {id(leaf) for leaf, _ in others}
     groups = [{"params": [p for p in model.parameters() if id(p) not in apart]}]
     groups += [{"params": [leaf], "lr": own, "weight_decay": 0.0} for leaf, own in others]
-    optimizer = torch.optim.AdamW(groups, lr=lr)
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     for batch in batches:
         optimizer.zero_grad()
