@@ -11,7 +11,7 @@ import pytest
 
 from lib import runs
 from lib.errors import StudyError
-from lib.runs import Run, Spec, Store, Timing
+from lib.runs import Run, Spec, Store, Timing, files
 
 SPEC = Spec(
     "mpnet-base",
@@ -200,7 +200,7 @@ def test_a_record_under_a_foreign_name_is_refused(store):
 
 def test_a_record_that_lacks_a_measurement_is_refused_though_its_seal_holds(store):
     path = store.path(SPEC)
-    runs._write(runs._record(made(kept={"attention": 0.5})), path, replace=False)
+    files.write(files.record_of(made(kept={"attention": 0.5})), path, replace=False)
     with pytest.raises(StudyError, match="kept lacks") as refusal:
         store.get(SPEC)
     assert str(path) in str(refusal.value)
