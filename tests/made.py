@@ -60,13 +60,17 @@ def run(spec: Spec, examples: int | None = None) -> Run:
         trace = {"tokens": dropped(spec, whole)}
         counted = trace["tokens"]["macs"]
         fractions["macs"] = counted["pruned"] / counted["dense"]
-    scores = {"dense": _score(metric, labels, dense), "pruned": _score(metric, labels, pruned)}
+    metrics = dict.fromkeys([metric] if metric == "spearman" else [metric, "accuracy"])
+    scores = {
+        side: {name: _score(name, labels, answers) for name in metrics}
+        for side, answers in (("dense", dense), ("pruned", pruned))
+    }
     return Run(
         spec=spec,
-        dense={"score": scores["dense"], "scores": {metric: scores["dense"]}} | full,
+        dense={"score": scores["dense"][metric], "scores": scores["dense"]} | full,
         pruned={
-            "score": scores["pruned"],
-            "scores": {metric: scores["pruned"]},
+            "score": scores["pruned"][metric],
+            "scores": scores["pruned"],
             "product_error": {"qk": harm * (1 - spec.budget), "vo": 0.8 * harm * (1 - spec.budget)},
         }
         | left,

@@ -37,7 +37,8 @@ def made(spec: Spec, pruned: np.ndarray, dense: np.ndarray | None = None, **chan
     labels = np.ones(len(pruned), int)
     dense = labels if dense is None else dense
     examples = runs.pack_examples("accuracy", labels, dense, pruned, 2)
-    scored = [{"score": float(a.mean()), "scores": {}} | SIZES for a in (dense, pruned)]
+    means = [float(a.mean()) for a in (dense, pruned)]
+    scored = [{"score": mean, "scores": {"accuracy": mean}} | SIZES for mean in means]
     kept = dict.fromkeys(runs.FRACTIONS, spec.budget)
     run = Run(spec, *scored, kept, kept, SHAPE, {}, examples, {"claims": claims.digest()})
     return replace(run, **changes)

@@ -159,6 +159,17 @@ def test_a_notebook_reads_a_whole_store_and_computes_nothing(name, quick, tmp_pa
     assert names["glued"]["profile"] == "quick"
 
 
+def test_a_fork_of_the_coreset_chapter_draws_what_its_claims_are_judged_in(quick, monkeypatch):
+    monkeypatch.setattr(study, "LOCAL", quick.folder)
+    fork = study.profile("quick", task="cola")
+    for spec in study.specs("coreset", fork):
+        fork.store.put(made.run(spec, examples=200))
+    names = played("coreset", task="cola")
+    assert {run.per_example["metric"] for run in names["here"]} == {"accuracy"}
+    dense = names["here"][0].dense
+    assert names["glued"]["dense"] == f"{dense['scores']['accuracy']:.4f}"
+
+
 @each
 def test_a_missing_record_that_is_not_marked_is_an_error_that_names_it(name, quick):
     spec = study.specs(name, quick)[-1]

@@ -56,6 +56,17 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "runs")
 
 
+def test_a_run_told_in_accuracy_has_the_same_answers_and_the_share_of_right_ones():
+    scored = MEASURED | {"score": 0.2, "scores": {"matthews": 0.2, "accuracy": 0.875}}
+    packed = runs.pack_examples("matthews", LABELS, LABELS, ANSWERS, 2)
+    told = made(dense=scored, pruned=scored, per_example=packed).in_accuracy()
+    assert (told.dense["score"], told.pruned["score"]) == (0.875, 0.875)
+    assert told.per_example == runs.pack_examples("accuracy", LABELS, LABELS, ANSWERS, 2)
+    regression = runs.pack_examples("pearson", LABELS / 9, LABELS / 9, ANSWERS / 9, None)
+    of_numbers = made(per_example=regression)
+    assert of_numbers.in_accuracy() is of_numbers
+
+
 def test_a_key_is_pinned_for_good():
     # A change of this key means that every record of a published study is lost.
     assert SPEC.key == "d780b78b8441eba5"

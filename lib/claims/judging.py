@@ -138,17 +138,10 @@ def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
 
 
 def _in_accuracy(e: Evidence) -> Evidence:
-    """The evidence with every class counted right or wrong, whatever the task's own metric is."""
-
-    def accurate(runs: Sequence[Run]) -> tuple[Run, ...]:
-        return tuple(
-            replace(run, per_example=run.per_example | {"metric": "accuracy"})
-            if run.per_example["classes"]
-            else run
-            for run in runs
-        )
-
-    return replace(e, runs=accurate(e.runs), rivals=accurate(e.rivals), all=accurate(e.all))
+    runs, rivals, all_ = (
+        tuple(run.in_accuracy() for run in part) for part in (e.runs, e.rivals, e.all)
+    )
+    return replace(e, runs=runs, rivals=rivals, all=all_)
 
 
 def _of_itself(claim: Claim) -> Finding:

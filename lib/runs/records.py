@@ -1,6 +1,6 @@
 """What happened, and is a record of it whole?"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,20 @@ class Run:
     per_example: dict[str, Any]
     provenance: dict[str, Any]
     trace: dict[str, Any] = field(default_factory=dict)
+
+    def in_accuracy(self) -> "Run":
+        """The same answers counted right or wrong, whatever the task's own metric; a regression,
+        of which there is no accuracy, stays as it is."""
+        if not self.per_example["classes"]:
+            return self
+
+        def scored(part: dict[str, Any]) -> dict[str, Any]:
+            return part | {"score": part["scores"]["accuracy"]}
+
+        packed = self.per_example | {"metric": "accuracy"}
+        return replace(
+            self, dense=scored(self.dense), pruned=scored(self.pruned), per_example=packed
+        )
 
 
 @dataclass(frozen=True)
