@@ -7,20 +7,20 @@ import pytest
 from drawing import bears, is_legible, laid_out, marks, says_untested
 from test_figures import Given
 
-from lib import figures, study
-from lib.figures import facts, style
+from lib import study
+from lib.figures import style, tokens
 
 WIDE = replace(study.PROFILES["published"], seeds=(0, 1))
 CHAPTER = ("tokens",)
 DRAWN = {
-    "frontier": lambda it: figures.frontier(it.runs, it.findings),
-    "padding": lambda it: figures.padding(it.runs, it.findings),
-    "controls": lambda it: figures.controls(it.runs, it.findings),
-    "pace": lambda it: figures.pace(it.runs, it.timings),
-    "times": lambda it: figures.times(it.runs, it.timings, it.findings),
-    "by_length": lambda it: figures.by_length(it.runs),
-    "survivors": lambda it: figures.survivors(it.runs),
-    "stacked": lambda it: figures.stacked(it.runs),
+    "frontier": lambda it: tokens.frontier(it.runs, it.findings),
+    "padding": lambda it: tokens.padding(it.runs, it.findings),
+    "controls": lambda it: tokens.controls(it.runs, it.findings),
+    "pace": lambda it: tokens.pace(it.runs, it.timings),
+    "times": lambda it: tokens.times(it.runs, it.timings, it.findings),
+    "by_length": lambda it: tokens.by_length(it.runs),
+    "survivors": lambda it: tokens.survivors(it.runs),
+    "stacked": lambda it: tokens.stacked(it.runs),
 }
 
 
@@ -124,8 +124,8 @@ def test_speeds_are_read_from_the_timing_of_what_a_run_leaves(drawn):
 
 def test_facts_of_nothing_are_untested(whole):
     pair = study.lead(WIDE)
-    full = facts.tokens(whole.runs, whole.findings, pair)
-    none = facts.tokens([], whole.findings, pair)
+    full = tokens.facts(whole.runs, whole.findings, pair)
+    none = tokens.facts([], whole.findings, pair)
     assert set(full) == set(none)
     assert "untested" not in full.values()
     assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"

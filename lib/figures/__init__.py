@@ -19,16 +19,11 @@ from lib.figures.rivals import baselines, others, rivals
 from lib.figures.sampling import products, samplers
 from lib.figures.slides import density, hypotheses, nearest
 from lib.figures.speed import full_model, masks_alone, speed, unstructured
-from lib.figures.stacking import stacked
-from lib.figures.tokens import by_length, controls, frontier, pace, padding, survivors, times
 
 __all__ = [
     "baselines",
-    "by_length",
-    "controls",
     "density",
     "formats",
-    "frontier",
     "full_model",
     "hypotheses",
     "kcm",
@@ -36,8 +31,6 @@ __all__ = [
     "masks_alone",
     "nearest",
     "others",
-    "pace",
-    "padding",
     "parameters",
     "precision",
     "products",
@@ -45,9 +38,6 @@ __all__ = [
     "samplers",
     "save",
     "speed",
-    "stacked",
-    "survivors",
-    "times",
     "unstructured",
     "verdicts",
     "work",

@@ -134,7 +134,7 @@ def timings(found: Iterable[Timing]) -> pd.DataFrame:
             "rounds": len(samples),
         }
         for timing in found
-        if "tokens" not in timing.protocol  # see figures.tokens
+        if "tokens" not in timing.protocol  # see figures.tokens.speed
         for arm, samples in timing.seconds.items()
     ]
     columns = ["encoder", "shape", "machine", *_PROTOCOL, "arm", "seconds", "low", "high", "rounds"]

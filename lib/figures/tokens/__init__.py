@@ -1,0 +1,29 @@
+"""What do the token chapter's runs look like?
+
+rows        one row a run: score, and MACs padded, alone and pruned
+scores      score by work; methods against tokens chosen blindly
+padding     padding left away, then tokens pruned
+speed       times as fast, and score by that
+texts       which words stay; short texts and long ones
+stacking    filters first, then tokens
+"""
+
+from lib.figures.tokens.facts import facts, roads
+from lib.figures.tokens.padding import padding
+from lib.figures.tokens.scores import controls, frontier
+from lib.figures.tokens.speed import pace, times
+from lib.figures.tokens.stacking import stacked
+from lib.figures.tokens.texts import by_length, survivors
+
+__all__ = [
+    "by_length",
+    "controls",
+    "facts",
+    "frontier",
+    "pace",
+    "padding",
+    "roads",
+    "stacked",
+    "survivors",
+    "times",
+]

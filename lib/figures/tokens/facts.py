@@ -1,0 +1,101 @@
+"""Which numbers does the token chapter's prose quote?"""
+
+from collections.abc import Iterable, Sequence
+
+from lib import study
+from lib.claims import Finding
+from lib.claims.quantities import macs
+from lib.figures import frames
+from lib.figures.facts import UNTESTED
+from lib.runs import Run
+
+
+def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -> dict[str, str]:
+    """Of the token chapter; `pair` is the encoder and task that it is mainly about."""
+    lead = [run for run in found if (run.spec.encoder, run.spec.task) == (pair.encoder, pair.task)]
+    facts = {"lead-encoder": pair.encoder, "lead-task": pair.task, **dict(_budgets(lead))}
+    dense = next((run for run in lead if run.spec.method == "dense"), None)
+    facts["lead-dense"] = f"{dense.dense['score']:.4f}" if dense else UNTESTED
+    ran = [run for run in lead if "tokens" in run.trace]
+    facts["padded-to"] = str(study.padded(pair.task))
+    if ran:
+        counted = ran[0].trace["tokens"]
+        whole = sum(macs(ran[0].shape, study.padded(pair.task)).values())
+        facts["mean-length"] = f"{counted['length']:.1f}"
+        facts["padding"] = f"{whole / counted['macs']['dense']:.2f}"
+        facts["batch-padding"] = f"{counted['macs']['batch'] / counted['macs']['dense']:.2f}"
+    else:
+        facts |= dict.fromkeys(("mean-length", "padding", "batch-padding"), UNTESTED)
+    met = [r for r in ran if r.spec.unit == "executed" and not r.spec.own.get("free")]
+    miss = max((abs(r.kept["macs"] - r.spec.budget) for r in met), default=None)
+    facts["budget-miss"] = UNTESTED if miss is None else f"{miss:.3f}"
+    facts |= _quadratic([run for run in found if "tokens" in run.trace], pair)
+    table = frames.cells(ran)
+    for arm in study.TOKEN_ARMS:
+        own = table[table["arm"] == arm].sort_values("budget")
+        if own.empty:
+            facts |= {f"drop-{arm}": UNTESTED, f"kept-{arm}": UNTESTED}
+            continue
+        row = own.iloc[0]
+        facts[f"drop-{arm}"] = f"{row['drop']:+.3f} [{row['drop_low']:.3f}, {row['drop_high']:.3f}]"
+        facts[f"kept-{arm}"] = f"{row['macs']:.0%}"
+    saving = {"powerbert-time": ".1f", "ltp-time": ".1f", "transkimmer": ".0f"}
+    for key, form in saving.items():
+        stated = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{next(iter(stated.values())):{form}}"
+    for key in ("ltp", "top", "powerbert-cola"):
+        (budget,) = frames.claim(findings, f"token.{key}").stated
+        facts[f"said-{key}"] = f"{1 / budget:.1f}"
+    claimed = [run for run in ran if study.arm_of(run.spec) == "transkimmer-paper"]
+    facts["claimed-paper"] = UNTESTED
+    if claimed:
+        counted = claimed[0].trace["tokens"]["macs"]
+        facts["claimed-paper"] = f"{counted['claimed'] / counted['dense']:.0%}"
+    return facts
+
+
+def _quadratic(ran: Sequence[Run], pair: study.Pair) -> dict[str, str]:
+    """The share of the MACs that grows with the square of the length, for the lead's encoder: at
+    the mean length of the lead's texts, of those of the task with the longest, and at 512."""
+    ran = [run for run in ran if run.spec.encoder == pair.encoder]
+    names = ("quadratic-mean", "long-task", "long-length", "quadratic-long", "quadratic-512")
+    lead = [run for run in ran if run.spec.task == pair.task]
+    if not lead:
+        return dict.fromkeys(names, UNTESTED)
+    longest = max(ran, key=lambda run: run.trace["tokens"]["length"])
+    length = longest.trace["tokens"]["length"]
+
+    def share(tokens: int) -> str:
+        counted = macs(lead[0].shape, tokens)
+        return f"{counted['products'] / sum(counted.values()):.1%}"
+
+    return {
+        "quadratic-mean": share(round(lead[0].trace["tokens"]["length"])),
+        "long-task": longest.spec.task,
+        "long-length": f"{length:.0f}",
+        "quadratic-long": share(round(length)),
+        "quadratic-512": share(512),
+    }
+
+
+def roads(found: Sequence[Run]) -> dict[str, str]:
+    """Of the two roads to the same work: where they lead, and the mean scores at their ends."""
+    ends = [run for run in found if run.spec.base]
+    budget = ends[0].spec.budget if ends else None
+    facts = {
+        "both-budget": f"{budget:g}" if ends else UNTESTED,
+        "first-budget": f"{ends[0].spec.base.budget:g}" if ends else UNTESTED,
+    }
+    for arm in ("power-bert", "kcm+power-bert", "ltp", "kcm+ltp"):
+        own = [run for run in found if study.arm_of(run.spec) == arm and run.spec.budget == budget]
+        mean = sum(run.pruned["score"] for run in own) / len(own) if own else None
+        facts[f"road-{arm.replace('+', '-')}"] = f"{mean:.4f}" if own else UNTESTED
+    return facts
+
+
+def _budgets(lead: Sequence[Run]) -> Iterable[tuple[str, str]]:
+    lead = [run for run in lead if run.spec.unit == "executed"]
+    budgets = sorted({run.spec.budget for run in lead})
+    yield "least-budget", f"{budgets[0]:g}" if budgets else UNTESTED
+    steps = {run.spec.training["sees"]["steps"] for run in lead}
+    yield "token-steps", str(min(steps)) if steps else UNTESTED

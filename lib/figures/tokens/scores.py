@@ -1,0 +1,95 @@
+"""What is the score at how much work, and does it matter which tokens go?"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lib import study
+from lib.claims import Finding
+from lib.figures import style
+from lib.figures.style import FAINT, GREY, PAPER, TALK, Drawn
+from lib.figures.tokens.rows import PAPERS, panels, ran
+from lib.runs import Run
+
+
+def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
+    """Score by the share of executed MACs that is left, a panel for each encoder and task.
+
+    Diamonds are the papers' drops from our own dense model. What merely masks stands, hollow, at
+    the work that it claims, beside what it really takes.
+    """
+    table = ran(found)
+    if table.empty:
+        return style.untested("token pruning", table)
+    arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
+    figure, places = panels(table)
+    for ax, (encoder, task), own in places:
+        for arm in arms:
+            points = own[own["arm"] == arm].groupby("budget")[["kept", "claimed", "score"]].mean()
+            look = style.look(arm) | {"ls": "-" if not arm.startswith("tokens-") else ":"}
+            ax.plot(points["kept"], points["score"], **look)
+            masks = points[points["claimed"] < points["kept"] - 1e-3]
+            hollow = look | {"ls": "", "mfc": PAPER}
+            ax.plot(masks["claimed"], masks["score"], **hollow)
+        _stated(ax, findings, encoder, task, own["dense"].iloc[0])
+        ax.set_xlim(max(1.0, own["kept"].max()) + 0.05, 0)
+        ax.set_xlabel("MACs executed, of dense without padding")
+    style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
+    return figure, table
+
+
+def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float) -> None:
+    for one in findings:
+        here = (one.claim.chapter, one.encoder, one.task, one.quantity)
+        if here != ("tokens", encoder, task, "drop"):
+            continue
+        for budget, drop in one.claim.stated.items():
+            if budget:
+                ax.plot(budget, dense - drop, **TALK)
+
+
+def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
+    """Score of each method less that of tokens chosen blindly, at equal work; a row a task.
+
+    The table has the work that both really have left: budgets are met on training texts.
+    """
+    findings = list(findings)
+    work = ran(found).groupby(["encoder", "task", "arm", "budget"])["kept"].mean()
+    rows = [
+        (one.claim.key, one.encoder, one.task, cell.cell, cell.measured, cell.low, cell.high)
+        for one in findings
+        if one.quantity == "difference"
+        for cell in one.cells
+        if cell.measured is not None
+    ]
+    names = ["key", "encoder", "task", "budget", "difference", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
+    arms = {one.claim.key: one.claim.select.get("arm") for one in findings if one.claim.select}
+    rivals = {one.claim.key: one.claim.versus["arm"] for one in findings if one.claim.versus}
+    for name, sides in (("kept", arms), ("kept_control", rivals)):
+        table[name] = [
+            work.get((row.encoder, row.task, sides[row.key], row.budget))
+            for row in table.itertuples()
+        ]
+    if table.empty:
+        return style.untested("token pruning beside its controls", table)
+    budgets = sorted(set(table["budget"]), reverse=True)
+    places = table[["key", "encoder", "task"]].drop_duplicates().values.tolist()
+    figure, axes = style.canvas(1, len(budgets), height=1.2 + 0.27 * len(places), sharey=True)
+    for ax, budget in zip(axes, budgets, strict=True):
+        ax.axvspan(0, 1, color=FAINT, lw=0)
+        ax.axvline(0, color=GREY, lw=1)
+        for row in table[table["budget"] == budget].itertuples():
+            y = places.index([row.key, row.encoder, row.task])
+            arm = arms[row.key]
+            bars = [[row.difference - row.low], [row.high - row.difference]]
+            look = style.look(arm)
+            ax.errorbar(row.difference, y, xerr=bars, ls="", **look)
+        ends = np.abs(table[["low", "high"]].to_numpy()).max() * 1.1 + 0.005
+        ax.set_xlim(-ends, ends)
+        ax.set_title(f"{budget:g} of the MACs left")
+        ax.set_xlabel("score less the control's")
+    style.rows(axes[0], [f"{key.removeprefix('token.')}, {task}" for key, _, task in places])
+    return figure, table
