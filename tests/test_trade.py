@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from lib import claims, runs, study
-from lib.claims import Verdict, overall, trade
+from lib.claims import Verdict, overall
 from lib.claims.cells import at_cell
 from lib.claims.checks import check
-from lib.claims.quantities import QUANTITIES, Evidence
+from lib.claims.quantities import QUANTITIES, Evidence, trade
 from lib.errors import StudyError
 from lib.runs import Run, Timing
 

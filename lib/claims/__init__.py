@@ -4,15 +4,12 @@ From a row of YAML to a line of the ledger:
     claim       what does a talk state, and what can be found of it?
     reading     what do the claims files say? checks: are they well formed?
     answers     what do packed answers score, and how sure is that?
-    quantities  what number do runs give? Two files add to them:
-    remains     what is left of an encoder, and did training do what was asked?
-    trade       how much score at how much speed?
+    quantities  what number do runs give? One file a kind of number
     cells       what do the runs measure beside one stated number?
     verdicts    which verdict does that earn?
     judging     what do the runs say of one claim? ledger: of all of them?
 """
 
-from lib.claims import remains, trade  # noqa: F401 - they add their quantities
 from lib.claims.checks import FIELDS
 from lib.claims.claim import RELATIONS, Cell, Claim, Finding, Source, Verdict
 from lib.claims.judging import judge

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lib.claims import Finding
 from lib.claims.cells import timings_of
-from lib.claims.trade import curve as line_of
+from lib.claims.quantities.trade import curve as line_of
 from lib.figures import frames, style
 from lib.figures.cofi.points import points
 from lib.figures.style import GREY, INK, TALK, TALK_LINE, Drawn

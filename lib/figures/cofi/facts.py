@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib import study
 from lib.claims import Finding, Verdict
-from lib.claims.remains import dense_hidden
+from lib.claims.quantities import dense_hidden
 from lib.figures import frames
 from lib.figures.cofi.cost import GENERAL
 from lib.figures.cofi.points import points, stated

@@ -9,8 +9,7 @@ import pandas as pd
 from lib import study
 from lib.claims import Finding
 from lib.claims.cells import timings_of
-from lib.claims.quantities import QUANTITIES, Estimate, Evidence
-from lib.claims.remains import sparsity
+from lib.claims.quantities import QUANTITIES, Estimate, Evidence, sparsity
 from lib.figures import frames
 from lib.runs import Run, Timing
 from lib.study.chapters.cofi import SHORT, main

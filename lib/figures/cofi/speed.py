@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.claims import Finding
-from lib.claims.quantities import macs
-from lib.claims.remains import dense_hidden
+from lib.claims.quantities import dense_hidden, macs
 from lib.figures import frames, style
 from lib.figures.cofi.points import points
 from lib.figures.style import GREY, INK, TALK, Drawn

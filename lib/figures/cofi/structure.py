@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lib.claims import Finding
-from lib.claims.remains import dense_hidden, units
+from lib.claims.quantities import dense_hidden, units
 from lib.figures import frames, style
 from lib.figures.style import FAINT, GREY, INK, Drawn
 from lib.runs import Run

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 
 from lib import study
 from lib.claims import Finding
-from lib.claims import remains as quantities
+from lib.claims.quantities import units
+from lib.claims.quantities.training import curve
 from lib.figures import frames, style
 from lib.figures.style import DOTS, INK, TALK, Drawn
 from lib.runs import Run
@@ -22,7 +23,7 @@ def curves(found: Iterable[Run], arms: Iterable[str], size: float) -> pd.DataFra
     for run in frames.select(found, arm=list(arms), budget=size):
         scores = dict(run.trace.get("scores", ()))
         place = {"arm": study.arm_of(run.spec), "seed": run.spec.seed}
-        told = quantities.curve(run)
+        told = curve(run)
         steps = {row["step"] for row in told}
         told += [{"step": step} for step in scores if step not in steps]
         rows += [place | row | {"score": scores.get(row["step"])} for row in told]
@@ -130,7 +131,7 @@ def _gone(found: Iterable[Run]) -> pd.DataFrame:
     for run in found:
         row = {"arm": study.arm_of(run.spec), "seed": run.spec.seed}
         for part in PARTS:
-            kept = quantities.units(run, part)
+            kept = units(run, part)
             row[part] = sum(count == 0 for count in kept) / len(kept)
         rows.append(row)
     return pd.DataFrame(rows, columns=["arm", "seed", *PARTS])

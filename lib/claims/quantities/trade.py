@@ -1,22 +1,16 @@
 """How much score at how much speed? Quantities that read answers and timings together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lib.claims.quantities import (
-    QUANTITIES,
-    TAILS,
-    UNTIMED,
-    Estimate,
-    Evidence,
-    Quantity,
-    mean_score,
-    seed_noise,
-)
+from lib.claims.quantities import scores, times
+from lib.claims.quantities.quantity import Estimate, Evidence, Quantity, of_draws
+from lib.claims.quantities.scores import mean_score, seed_noise
+from lib.claims.quantities.times import UNTIMED
 from lib.runs import Run, Timing, shape_key
 
 Draws = Float[np.ndarray, " replicates"]
@@ -84,11 +78,6 @@ def at_speed(points: Sequence[Point], speed: int | float) -> Point:
     return Point(speed, score, (1 - part) * left.draws + part * right.draws)
 
 
-def _estimate(value: float, draws: Draws, n: int) -> Estimate:
-    low, high = np.percentile(draws, TAILS)
-    return Estimate(float(value), float(low), float(high), n)
-
-
 def _lead(e: Evidence) -> Estimate | str:
     """Score less the rival's where both are as fast as the cell says, or as the rival is.
 
@@ -100,7 +89,7 @@ def _lead(e: Evidence) -> Estimate | str:
         return UNTIMED
     speed = e.cell if e.cell != "" else rival[0].speed
     mine, theirs = at_speed(own, speed), at_speed(rival, speed)
-    return _estimate(mine.score - theirs.score, mine.draws - theirs.draws, len(e.runs))
+    return of_draws(mine.score - theirs.score, mine.draws - theirs.draws, len(e.runs))
 
 
 def _pruned(points: Sequence[Point]) -> bool:
@@ -118,59 +107,21 @@ def _at_speed(lost: bool) -> Callable[[Evidence], Estimate | str]:
             return f"no run is so fast: the fastest is at {points[-1].speed:.1f}"
         found = at_speed(points, e.cell)
         if not lost:
-            return _estimate(found.score, found.draws, len(e.runs))
+            return of_draws(found.score, found.draws, len(e.runs))
         dense, draws = mean_score(e.runs, "dense", False)
-        return _estimate(dense - found.score, draws - found.draws, len(e.runs))
+        return of_draws(dense - found.score, draws - found.draws, len(e.runs))
 
     return measure
 
 
 def _speed_and_share(e: Evidence) -> Estimate | str:
     """Two sides of the same runs: how many times faster, and what share of the dense score."""
-    return QUANTITIES[e.cell].measure(e)
+    return (times.QUANTITIES | scores.QUANTITIES)[e.cell].measure(e)
 
 
-def _faster(e: Evidence) -> Estimate | str:
-    """Speedup over the rival's speedup; each took turns with the same dense model."""
-    own, rival = (QUANTITIES["speedup"].measure(replace(e, runs=r)) for r in (e.runs, e.rivals))
-    for found in (own, rival):
-        if isinstance(found, str):
-            return found
-    ends = own.low / rival.high, own.high / rival.low
-    return Estimate(own.value / rival.value, *ends, min(own.n, rival.n))
-
-
-def _change(plain: bool = False) -> Callable[[Evidence], Estimate | str]:
-    """Score at the largest budget less that at the smallest.
-
-    With a rival: how much more the runs lead it at the larger budget than at the smaller.
-    """
-
-    def measure(e: Evidence) -> Estimate | str:
-        budgets = sorted({run.spec.budget for run in e.runs})
-        value, draws = 0.0, 0.0
-        for place, (side, sign) in enumerate(((e.runs, 1), (e.rivals, -1))):
-            for end, budget in enumerate((budgets[0], budgets[-1])):
-                own = [run for run in side if run.spec.budget == budget]
-                if side and (len(budgets) < 2 or not own):
-                    return "wanted runs at two budgets"
-                if own:
-                    score, found = mean_score(own, "pruned", plain)
-                    weight = sign * (1 if end else -1)
-                    value += weight * score
-                    draws = draws + weight * (found + seed_noise(own, 2 * place + end, plain))
-        return _estimate(value, draws, len(e.runs))
-
-    return measure
-
-
-QUANTITIES |= {
+QUANTITIES = {
     "speed-and-share": Quantity(_speed_and_share, by="side", reads="trade", joint=True),
     "score-at-speed": Quantity(_at_speed(lost=False), "speed", "trade", loss="drop-at-speed"),
     "drop-at-speed": Quantity(_at_speed(lost=True), "speed", "trade"),
     "lead-at-speed": Quantity(_lead, "speed", "trade", rival=True),
-    "faster": Quantity(_faster, reads="timings", rival=True),
-    "fall": Quantity(_change()),
-    "accuracy-fall": Quantity(_change(plain=True)),
-    "gain-difference": Quantity(_change(), rival=True),
 }

@@ -1,0 +1,123 @@
+"""What did each layer lose, and how far off is its output? Student's t over seeds."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+from scipy import stats
+
+from lib.claims.quantities.quantity import Estimate, Evidence, Quantity, over_seeds
+from lib.runs import Run
+
+NO_ERRORS = "its runs have no errors by layer on record"
+PARTS = {"attention": "heads", "feed-forward": "neurons"}  # of a layer: which units are counted
+
+
+def units(run: Run, part: str) -> list[int]:
+    """Heads or neurons kept by each layer, first to last; an absent sublayer keeps none."""
+    return [layer[PARTS[part]] for layer in run.shape["layers"]]
+
+
+def pruned_neurons(run: Run) -> list[int]:
+    """How many neurons each layer lost."""
+    dense, shape = run.dense, run.shape
+    layers, hidden = shape["layers"], shape["hidden"]
+    feed_forward = dense["encoder_params"] - dense["attention_params"] - 4 * hidden * len(layers)
+    whole = round((feed_forward / len(layers) - hidden) / (2 * hidden + 1))
+    return [whole - layer["neurons"] for layer in layers]
+
+
+def layer_errors(run: Run) -> list[float] | None:
+    """Relative error of each layer's output after pruning, first to last; None if not recorded."""
+    return run.trace.get("layer_errors") or None
+
+
+def _error_growth(e: Evidence) -> Estimate | str:
+    """The last layer's error over the mean of all layers': above 1 where errors add up."""
+    found = [errors for run in e.runs if (errors := layer_errors(run))]
+    if not found:
+        return NO_ERRORS
+    return over_seeds([errors[-1] / np.mean(errors) if any(errors) else 1.0 for errors in found])
+
+
+def _error_difference(e: Evidence) -> Estimate | str:
+    """The last layer's error less the rival's, seed by seed where both have the same seeds."""
+    own, rival = (
+        {run.spec.seed: errors[-1] for run in side if (errors := layer_errors(run))}
+        for side in (e.runs, e.rivals)
+    )
+    if not own or not rival:
+        return NO_ERRORS
+    if shared := sorted(own.keys() & rival.keys()):
+        return over_seeds([own[seed] - rival[seed] for seed in shared])
+    return over_seeds([error - float(np.mean(list(rival.values()))) for error in own.values()])
+
+
+def _spread(e: Evidence) -> Estimate:
+    """Share of its neurons that the hardest pruned layer loses, less that of the least pruned."""
+    shares = []
+    for run in e.runs:
+        lost = pruned_neurons(run)
+        shares.append((max(lost) - min(lost)) / (lost[0] + run.shape["layers"][0]["neurons"]))
+    return over_seeds(shares)
+
+
+def _fingerprint(e: Evidence) -> Estimate | str:
+    """Spearman's correlation of the neurons lost by layer with the claim's reference."""
+    if not e.reference:
+        return "the source has no counts for this task"
+    if (ours := len(e.runs[0].shape["layers"])) != len(e.reference):
+        return f"the source's encoder has {len(e.reference)} layers, this one {ours}"
+    lost = [pruned_neurons(run) for run in e.runs]
+    if any(len(set(counts)) == 1 for counts in lost):
+        return "every layer loses the same, so there is no order to compare"
+    return over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost])
+
+
+def _gone(part: str) -> Callable[[Evidence], Estimate]:
+    """Share of the layers that lost this part whole, less the rival's; seed by seed if it can."""
+
+    def measure(e: Evidence) -> Estimate:
+        own, rival = (
+            {run.spec.seed: float(np.mean([n == 0 for n in units(run, part)])) for run in side}
+            for side in (e.runs, e.rivals)
+        )
+        shared = sorted(own.keys() & rival.keys())
+        if shared:
+            return over_seeds([own[seed] - rival[seed] for seed in shared])
+        return over_seeds([share - float(np.mean(list(rival.values()))) for share in own.values()])
+
+    return measure
+
+
+def _ends_first(e: Evidence) -> Estimate | str:
+    """Chance that the first or last layer keeps more neurons than one between; ties count half."""
+    if len(e.runs[0].shape["layers"]) < 3:
+        return "an encoder of fewer than three layers has no middle"
+    return over_seeds([_chance(units(run, "feed-forward")) for run in e.runs])
+
+
+def _chance(kept: Sequence[int]) -> float:
+    pairs = product((kept[0], kept[-1]), kept[1:-1])
+    return float(np.mean([(end > inner) + (end == inner) / 2 for end, inner in pairs]))
+
+
+def _depth(e: Evidence) -> Estimate | str:
+    """Spearman's correlation of what a layer keeps with its number: below 0 the top goes first."""
+    kept = [found for run in e.runs if len(set(found := units(run, e.cell))) > 1]
+    if not kept:
+        return "every layer keeps the same, so there is no order"
+    found = [stats.spearmanr(range(len(one)), one).statistic for one in kept]
+    return over_seeds([float(value) for value in found])
+
+
+QUANTITIES = {
+    "error-growth": Quantity(_error_growth, reads="trace"),
+    "error-difference": Quantity(_error_difference, reads="trace", rival=True),
+    "spread": Quantity(_spread, reads="layers"),
+    "fingerprint": Quantity(_fingerprint, reads="layers"),
+    "attention-gone": Quantity(_gone("attention"), reads="layers", rival=True),
+    "feed-forward-gone": Quantity(_gone("feed-forward"), reads="layers", rival=True),
+    "ends-first": Quantity(_ends_first, reads="layers"),
+    "depth": Quantity(_depth, by="part", reads="layers"),
+}

@@ -1,0 +1,79 @@
+"""What is a quantity, what does it read, and what does it give?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from lib.claims.answers import LEVEL
+from lib.runs import Run, Timing
+
+TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)  # percentiles
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval; `n` runs or, where time is read, rounds are behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one cell of a claim rests on.
+
+    `runs` and `rivals` are of this cell, `all` the claim's runs of every cell, `timings` those of
+    one machine and encoder under the claim's protocol; `reference` is the claim's row of numbers
+    for the task, `values` what the claim's probe found, by cell.
+    """
+
+    cell: Any
+    runs: tuple[Run, ...]
+    rivals: tuple[Run, ...]
+    all: tuple[Run, ...]
+    timings: tuple[Timing, ...]
+    reference: tuple[int | float, ...] = ()
+    values: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How to measure: an estimate, or a line that says what is missing.
+
+    `by` names a claim's cells, `reads` what is looked at: answers, shape, work (what ran on the
+    texts of a task), timings or, of models that drop tokens, token-timings, or what a run did on
+    its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a score in
+    a replication; `joint` says that all cells of a claim have to hold at once.
+    """
+
+    measure: Callable[[Evidence], Estimate | str]
+    by: str = "budget"
+    reads: str = "answers"
+    rival: bool = False
+    loss: str = ""
+    joint: bool = False
+
+
+def exactly(value: float, n: int) -> Estimate:
+    return Estimate(value, value, value, n)
+
+
+def of_draws(value: float, draws: Float[np.ndarray, " replicates"], n: int) -> Estimate:
+    """A value with the interval of its resamples."""
+    low, high = np.percentile(draws, TAILS)
+    return Estimate(float(value), float(low), float(high), n)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean; of a single value nothing says how sure it is, so it stands as a count does."""
+    mean = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return exactly(mean, len(values))
+    low, high = stats.t.interval(LEVEL, len(values) - 1, mean, stats.sem(values))
+    return Estimate(mean, float(low), float(high), len(values))
