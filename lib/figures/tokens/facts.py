@@ -9,6 +9,8 @@ from lib.figures import frames
 from lib.figures.facts import UNTESTED
 from lib.runs import Run
 
+ELSEWHERE = ("cola", "mrpc")  # tasks beside the lead's whose controls the prose quotes
+
 
 def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -> dict[str, str]:
     """Of the token chapter; `pair` is the encoder and task that it is mainly about."""
@@ -46,12 +48,30 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     for key in ("ltp", "top", "powerbert-cola"):
         (budget,) = frames.claim(findings, f"token.{key}").stated
         facts[f"said-{key}"] = f"{1 / budget:.1f}"
+    for task in ELSEWHERE:
+        for control in ("random", "first"):
+            facts[f"{control}-{task}"] = _lead(findings, f"token.powerbert-{control}", task)
     claimed = [run for run in ran if study.arm_of(run.spec) == "transkimmer-paper"]
     facts["claimed-paper"] = UNTESTED
     if claimed:
         counted = claimed[0].trace["tokens"]["macs"]
         facts["claimed-paper"] = f"{counted['claimed'] / counted['dense']:.0%}"
     return facts
+
+
+def _lead(findings: Sequence[Finding], key: str, task: str) -> str:
+    """By how much a method leads its control on a task, at the smallest budget measured."""
+    cells = [
+        cell
+        for one in findings
+        if (one.claim.key, one.task) == (key, task)
+        for cell in one.cells
+        if cell.measured is not None
+    ]
+    if not cells:
+        return UNTESTED
+    least = min(cells, key=lambda cell: cell.cell)
+    return f"{least.measured:+.3f} [{least.low:.3f}, {least.high:.3f}]"
 
 
 def _quadratic(ran: Sequence[Run], pair: study.Pair) -> dict[str, str]:
