@@ -20,6 +20,7 @@ FIGURES = "PRUNING_FIGURES"  # environment variable: where figures leave their d
 
 
 def names() -> list[str]:
+    """The notebooks that there are, in the order of the alphabet."""
     return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 

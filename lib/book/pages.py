@@ -237,6 +237,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def commit() -> str:
+    """The commit that is checked out; "unknown" outside a clone."""
     return git("rev-parse", "HEAD") or "unknown"
 
 

@@ -360,6 +360,7 @@ def finding(found: Iterable[Finding], key: str) -> Finding:
 
 
 def claim(found: Iterable[Finding], key: str) -> Claim:
+    """The claim of that key among the findings; a StudyError where there is none."""
     return finding(found, key).claim
 
 

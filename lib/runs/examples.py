@@ -40,6 +40,7 @@ def pack_examples(
 
 
 def unpack_examples(packed: Mapping[str, Any]) -> Examples:
+    """What `pack_examples` packed; a ValueError where the answers are not as many as it says."""
     n, classes = packed["n"], packed["classes"]
     arrays = {
         name: unpack_labels(packed[name], n, classes) if classes else unpack_values(packed[name], n)
@@ -58,6 +59,7 @@ def pack_labels(values: Int[np.ndarray, " n"], classes: int) -> str:
 
 
 def unpack_labels(text: str, n: int, classes: int) -> Int[np.ndarray, " n"]:
+    """What `pack_labels` packed; a ValueError where it is not n answers."""
     raw = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     values = np.unpackbits(raw)[:n] if classes == 2 else raw
     if len(values) != n or len(raw) != (math.ceil(n / 8) if classes == 2 else n):
@@ -71,6 +73,7 @@ def pack_values(values: Float[np.ndarray, " n"]) -> str:
 
 
 def unpack_values(text: str, n: int) -> Float[np.ndarray, " n"]:
+    """What `pack_values` packed; a ValueError where it is not n finite numbers."""
     values = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float64)
     if len(values) != n or not np.isfinite(values).all():
         raise ValueError(f"wanted {n} finite answers, got {len(values)}")

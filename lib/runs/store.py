@@ -16,9 +16,11 @@ class Store:
     folder: Path
 
     def path(self, spec: Spec) -> Path:
+        """Where the record of `spec` lies, or would."""
         return Path(self.folder) / spec.file
 
     def has(self, spec: Spec) -> bool:
+        """Is `spec` on record?"""
         return self.path(spec).is_file()
 
     def get(self, spec: Spec) -> Run:
@@ -45,15 +47,18 @@ class Store:
         return [_read_run(path, folder) for path in paths]
 
     def put_timing(self, timing: Timing, replace: bool = False) -> Path:
+        """Write the timing whole or not at all; over an older one only with `replace`."""
         path = Path(self.folder) / timing.file
         check_timing(timing, path)
         return write(record_of(timing), path, replace)
 
     def timings(self) -> list[Timing]:
+        """Every timing of the store, in the order of their paths."""
         folder = Path(self.folder)
         return [_read_timing(path, folder) for path in files_in(folder / TIMINGS)]
 
     def answers(self, question: Question) -> bool:
+        """Is an answer to `question` on record?"""
         return (Path(self.folder) / question.file).is_file()
 
     def probe(self, question: Question) -> Probe:

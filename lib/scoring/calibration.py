@@ -98,6 +98,7 @@ class States:
         return values.flatten(0, 1) if self.real.all() else values[self.real]
 
     def moved(self, x: Float[Tensor, "B T D"]) -> "States":
+        """The same texts, further on."""
         return replace(self, x=x)
 
 

@@ -56,6 +56,7 @@ class Moments:
         return Moments(gram, cross, total, self.target, self.tokens)
 
     def add(self, h: Float[Tensor, "N n"], b: Float[Tensor, "N D"]) -> None:
+        """Count N more tokens: inputs h and wanted outputs b."""
         h, b = h.to(self.gram.dtype), b.to(self.gram.dtype)
         with torch.autocast(h.device.type, enabled=False):  # sums of bfloat16 would not do
             self.gram.addmm_(h.T, h)

@@ -28,12 +28,14 @@ class Mark:
     why: str
 
     def covers_question(self, profile_name: str, chapter: str, question: Question) -> bool:
+        """Is this question marked as unanswered?"""
         place = {"profile": profile_name, "chapter": chapter, "question": question.name}
         return "question" in self.select and all(
             place[name] in several(value) for name, value in self.select.items()
         )
 
     def covers(self, profile_name: str, chapter: str, group: str, s: Spec) -> bool:
+        """Is this cell of the study marked as untested?"""
         if "question" in self.select:
             return False
         place = dict(zip(PLACE, (profile_name, chapter, group), strict=True))

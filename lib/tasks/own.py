@@ -24,6 +24,7 @@ class Own:
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """All of the reader's files."""
         return (self.train, self.dev) if self.dev else (self.train,)
 
     @property

@@ -24,6 +24,7 @@ class Gate:
     """Keeps everything; `index` counts layers from 0, states x are (B, T, D)."""
 
     def before(self, index: int, x: Tensor, walk: Walk) -> Tensor:
+        """The states that enter a layer."""
         return x
 
     def weigh(self, index: int, walk: Walk) -> Weigh | None:
@@ -31,9 +32,11 @@ class Gate:
         return None
 
     def between(self, index: int, x: Tensor, walk: Walk) -> Tensor:
+        """The states between a layer's attention and its feed-forward part."""
         return x
 
     def after(self, index: int, x: Tensor, walk: Walk) -> Tensor:
+        """The states that leave a layer."""
         return x
 
 
@@ -48,6 +51,7 @@ def watching(walk: Walk, diagonal: bool = True) -> Weigh:
 
 
 def first(scores: Tensor, walk: Walk, length: int) -> Keep:
+    """Keep (B, T) of the `length` tokens with the highest scores (B, T), CLS always among them."""
     return ranks(scores, walk.alive) < length
 
 

@@ -120,6 +120,7 @@ def of_noise() -> State:
 
 
 def to_noise(state: State) -> None:
+    """Take torch's generators back to where they were when a checkpoint was written."""
     torch.set_rng_state(state[0]["cpu"])
     if "cuda" in state[0] and torch.cuda.is_available():
         torch.cuda.set_rng_state(state[0]["cuda"])

@@ -61,6 +61,7 @@ class Quantity:
 
 
 def exactly(value: float, n: int) -> Estimate:
+    """What is counted and not sampled: no interval."""
     return Estimate(value, value, value, n)
 
 

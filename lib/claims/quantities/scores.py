@@ -39,6 +39,7 @@ def _of_answers(combine: Combine, plain: bool = False) -> Callable[[Evidence], E
 def mean_score(
     runs: Sequence[Run], side: str, plain: bool
 ) -> tuple[float, Float[np.ndarray, " replicates"]]:
+    """The mean score of one side, "dense" or "pruned", and that of every resample."""
     scores = [_score(run, side, plain) for run in runs]
     points, draws = zip(*scores, strict=True)
     return float(np.mean(points)), np.mean(draws, axis=0)
@@ -47,6 +48,8 @@ def mean_score(
 def seed_noise(
     runs: Sequence[Run], stream: int, plain: bool
 ) -> Float[np.ndarray, " replicates"] | float:
+    """What the spread over seeds adds to each resample; 0 for a single seed. `stream` keeps the
+    draws of several sides apart."""
     points = [_score(run, "pruned", plain)[0] for run in runs]
     if len(points) < 2:
         return 0.0

@@ -45,6 +45,7 @@ def cells(found: Iterable[Run]) -> pd.DataFrame:
 
 
 def estimate(quantity: str, runs: Sequence[Run]) -> Estimate | str:
+    """A quantity of these runs alone, no claim beside them."""
     return QUANTITIES[quantity].measure(Evidence("", tuple(runs), (), tuple(runs), ()))
 
 
