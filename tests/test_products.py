@@ -26,7 +26,7 @@ def test_it_is_the_mean_relative_frobenius_error(model):
         for head in range(shape.heads):
             pairs = zip(formed(model, layer, head), formed(pruned, layer, head), strict=True)
             for name, (whole, left) in zip(wanted, pairs, strict=True):
-                wanted[name].append(float((left - whole).norm() / whole.norm()))
+                wanted[name].append(((left - whole).norm() / whole.norm()).item())
     found = products.error(model, pruned)
     assert found == {name: pytest.approx(sum(e) / len(e), abs=1e-4) for name, e in wanted.items()}
     assert found["qk"] > 0.05

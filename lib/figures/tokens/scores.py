@@ -34,8 +34,9 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
             hollow = look | {"ls": "", "mfc": PAPER}
             ax.plot(masks["claimed"], masks["score"], **hollow)
         _stated(ax, findings, encoder, task, own["dense"].iloc[0])
-        ax.set_xlim(max(1.0, own["kept"].max()) + 0.05, 0)
-        ax.set_xlabel("MACs executed, of dense without padding")
+        at = [x for line in ax.lines[1:] for x in line.get_xdata()]
+        ax.set_xlim(max(at) + 0.05, min(at) - 0.05)  # all marks, and no empty half
+        ax.set_xlabel("MACs executed, of dense unpadded")
     style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
     return figure, table
 
@@ -60,7 +61,7 @@ def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     rows = [
         (one.claim.key, one.encoder, one.task, cell.cell, cell.measured, cell.low, cell.high)
         for one in findings
-        if one.quantity == "difference"
+        if one.quantity == "difference" and one.claim.versus["arm"].startswith("tokens-")
         for cell in one.cells
         if cell.measured is not None
     ]
@@ -77,6 +78,8 @@ def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         return style.untested("token pruning beside its controls", table)
     budgets = sorted(set(table["budget"]), reverse=True)
     places = table[["key", "encoder", "task"]].drop_duplicates().values.tolist()
+    tasks = list(dict.fromkeys(table["task"]))
+    places.sort(key=lambda place: tasks.index(place[2]))  # scores of one metric stand together
     figure, axes = style.canvas(1, len(budgets), height=1.2 + 0.27 * len(places), sharey=True)
     for ax, budget in zip(axes, budgets, strict=True):
         ax.axvspan(0, 1, color=FAINT, lw=0)
