@@ -45,5 +45,5 @@ def test_old_debts_are_forgotten_once_the_target_is_met():
             price(torch.tensor(sparsity), 0.5).backward()
             price.step(sparsity, 0.5)
             if sparsity < 0.5:
-                assert float(price.l1) == pytest.approx(-20)
-        assert float(price.l1) == pytest.approx(left, abs=1e-3)
+                assert price.l1.item() == pytest.approx(-20)
+        assert price.l1.item() == pytest.approx(left, abs=1e-3)
