@@ -79,6 +79,18 @@ def test_the_controls_table_has_the_work_of_both(drawn):
     assert (here["kept"] - here["kept_control"]).abs().max() < 0.02
 
 
+def test_controls_are_those_that_choose_blindly(drawn):
+    keys = set(drawn["controls"][1]["key"])
+    assert len(keys) == 5
+    assert all(key.endswith(("-random", "-first")) for key in keys)  # and no road of stacking
+
+
+def test_marks_of_score_by_work_fill_their_panels(drawn):
+    for axes in (axes for axes in drawn["frontier"][0].axes if axes.get_title(loc="left")):
+        at = [x for line in axes.lines[1:] for x in line.get_xdata()]
+        assert axes.get_xlim() == pytest.approx((max(at) + 0.05, min(at) - 0.05))
+
+
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_bears_missing_runs(part, name):
     bears(DRAWN[name], part)
@@ -130,5 +142,12 @@ def test_facts_of_nothing_are_untested(whole):
     assert "untested" not in full.values()
     assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"
     assert set(style.METHODS) >= set(study.TOKEN_ARMS)
+    [told] = [
+        one
+        for one in whole.findings
+        if (one.claim.key, one.task) == ("token.powerbert-first", "cola")
+    ]
+    least = next(cell for cell in told.cells if cell.cell == 0.42)
+    assert full["first-cola"] == f"{least.measured:+.3f} [{least.low:.3f}, {least.high:.3f}]"
     assert full["quadratic-mean"] == "1.0%"  # T / (T + 2D + F) at 24 tokens, D = 384, F = 1536
     assert full["quadratic-512"] == "18.2%"

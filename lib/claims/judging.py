@@ -138,10 +138,12 @@ def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
 
 
 def _in_accuracy(e: Evidence) -> Evidence:
-    runs, rivals, all_ = (
-        tuple(run.in_accuracy() for run in part) for part in (e.runs, e.rivals, e.all)
-    )
-    return replace(e, runs=runs, rivals=rivals, all=all_)
+    """The evidence with all of its runs told in accuracy."""
+    told = {
+        name: tuple(run.in_accuracy() for run in getattr(e, name))
+        for name in ("runs", "rivals", "all")
+    }
+    return replace(e, **told)
 
 
 def _of_itself(claim: Claim) -> Finding:

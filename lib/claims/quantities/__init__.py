@@ -11,10 +11,10 @@ told        what do a probe, or a talk's own numbers, say?
 """
 
 from lib.claims.quantities import layers, scores, times, told, trade, training, work
-from lib.claims.quantities.layers import layer_errors, pruned_neurons, units
+from lib.claims.quantities.layers import dense_hidden, layer_errors, pruned_neurons, units
 from lib.claims.quantities.quantity import Estimate, Evidence, Quantity
 from lib.claims.quantities.told import cell_name
-from lib.claims.quantities.training import dense_hidden, pruning_seconds, sparsity
+from lib.claims.quantities.training import pruning_seconds, sparsity
 from lib.claims.quantities.work import macs
 
 __all__ = [

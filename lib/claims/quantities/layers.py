@@ -18,6 +18,12 @@ def units(run: Run, part: str) -> list[int]:
     return [layer[PARTS[part]] for layer in run.shape["layers"]]
 
 
+def dense_hidden(run: Run) -> int:
+    """The dense hidden size: attention has 4 D^2 + 4 D parameters in every layer."""
+    each = run.dense["attention_params"] / len(run.shape["layers"])
+    return round((each / 4 + 0.25) ** 0.5 - 0.5)
+
+
 def pruned_neurons(run: Run) -> list[int]:
     """How many neurons each layer lost."""
     dense, shape = run.dense, run.shape

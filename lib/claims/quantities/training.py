@@ -3,17 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib.claims.quantities.quantity import Estimate, Evidence, Quantity, exactly, over_seeds
+from lib.claims.quantities.quantity import Estimate, Evidence, Quantity, over_seeds
 from lib.runs import Run
 
 NO_TRACE = "its training left no trace on record"
 SPENT = ("teacher", "score", "prune", "finetune")  # phases of a run's seconds
-
-
-def dense_hidden(run: Run) -> int:
-    """The dense hidden size: attention has 4 D^2 + 4 D parameters in every layer."""
-    each = run.dense["attention_params"] / len(run.shape["layers"])
-    return round((each / 4 + 0.25) ** 0.5 - 0.5)
 
 
 def sparsity(run: Run) -> int | float:
@@ -62,12 +56,6 @@ def _taken(run: Run) -> dict[str, int | float]:
     return next((row for row in rows if row["step"] == run.trace.get("taken")), rows[-1])
 
 
-def _within_layers(e: Evidence) -> Estimate:
-    """Share of the full dense model that its layers hold: the most that pruning them can take."""
-    whole = e.runs[0].dense
-    return exactly(whole["encoder_params"] / whole["params"], len(e.runs))
-
-
 def _each(value: Callable[[Run], Any]) -> Callable[[Evidence], Estimate]:
     return lambda e: over_seeds([value(run) for run in e.runs])
 
@@ -75,7 +63,6 @@ def _each(value: Callable[[Run], Any]) -> Callable[[Evidence], Estimate]:
 QUANTITIES = {
     "sparsity": Quantity(_each(sparsity), reads="layers"),
     "full-sparsity": Quantity(_each(lambda run: 1 - run.kept["model"]), reads="layers"),
-    "within-layers": Quantity(_within_layers, reads="shape"),
     "expected-off": Quantity(_off(_last, "expected", "asked"), reads="trace"),
     "realised-off": Quantity(_off(_taken, "realised", "expected"), reads="trace"),
     "hours": Quantity(_each(hours), reads="layers"),

@@ -21,6 +21,12 @@ def _parameters(e: Evidence) -> Estimate:
     return exactly(part / total, len(e.runs))
 
 
+def _within_layers(e: Evidence) -> Estimate:
+    """Share of the full dense model that its layers hold: the most that pruning them can take."""
+    whole = e.runs[0].dense
+    return exactly(whole["encoder_params"] / whole["params"], len(e.runs))
+
+
 def macs(shape: Mapping[str, Any], tokens: int) -> dict[str, int]:
     """MACs of one sequence: of attention's projections, its two products, and the FFN.
 
@@ -86,6 +92,7 @@ def _together(e: Evidence) -> Estimate | str:
 
 QUANTITIES = {
     "parameters": Quantity(_parameters, by="part", reads="shape"),
+    "within-layers": Quantity(_within_layers, reads="shape"),
     "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
     "exponent": Quantity(_exponent, by="length", reads="shape"),
     "padding": Quantity(_padding, by="length", reads="work"),
