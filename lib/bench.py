@@ -71,6 +71,7 @@ class Bench:
 
 def prepare(spec: runs.Spec) -> Bench:
     """Load or train the teacher of a spec and score it on the reported split."""
+    devices.keep_memory()
     task = tasks.get(spec.task)
     it = teacher(spec.encoder, spec.task, spec.training["teacher"])
     it.model.to(devices.device())

@@ -1,5 +1,6 @@
-"""Where is everything computed, and does bfloat16 pay there?"""
+"""Where is everything computed, does bfloat16 pay there, and is memory kept for the next step?"""
 
+import ctypes
 import platform
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 
 CPU = Path("/proc/cpuinfo")
 NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # instructions for bfloat16 of x86 (two), of ARM
+_KEEP = {-4: 0, -1: 2**31 - 1}  # M_MMAP_MAX: no block apart; M_TRIM_THRESHOLD: up to 2 GiB unused
 
 
 def device() -> torch.device:
@@ -30,6 +32,18 @@ def bfloat16_pays(device: torch.device) -> bool:
 def precision(wanted: str, device: torch.device) -> str:
     """What matrix products really use: float32 in place of bfloat16 where that does not pay."""
     return "float32" if wanted == "bfloat16" and not bfloat16_pays(device) else wanted
+
+
+@lru_cache
+def keep_memory() -> bool:
+    """Let this process keep what it frees, for its next tensors; False where that is not to be had.
+
+    glibc hands every large tensor back to the system, which fills new pages with zeros for the one
+    that follows: of a training step that is a sixth at least, and two fifths with long texts. The
+    most that a process holds stays about the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; not of macOS, not of musl
+    return mallopt is not None and all(mallopt(name, value) for name, value in _KEEP.items())
 
 
 @lru_cache

@@ -15,8 +15,11 @@ import torch
 from conftest import tiny
 from datasets import Dataset
 
-from lib import devices, pruners
+from lib import bench, devices, probes, pruners, study
+from lib.measures import timings
 from lib.measures.evaluate import autocast
+from lib.probes import hull
+from lib.runs import Question
 from lib.tokens.costs import fraction
 from lib.training.distil import Distil
 from lib.training.train import Recipe, finetune
@@ -84,6 +87,54 @@ def test_pruning_follows_the_model_to_its_device():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["cases"] == list(CASES)
     assert found["wrong"] == {}
+
+
+FAULTS = """
+import resource, sys, torch
+from lib import devices
+kept = sys.argv[1] == "keep" and devices.keep_memory()
+layer, x = torch.nn.Linear(3000, 3000), torch.ones(100, 3000)
+def pages(steps):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        layer.zero_grad()
+        layer(x).sum().backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
+pages(5)
+print(kept, pages(5) / 5 / layer.weight.nbytes)
+"""
+
+
+def test_memory_that_is_kept_needs_no_new_pages_at_every_step():
+    def fresh(how: str) -> tuple[str, float]:
+        """Was memory kept, and how much of a gradient is new memory at every step?"""
+        command = [sys.executable, "-c", FAULTS, how]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
+        kept, share = done.stdout.split()
+        return kept, float(share)
+
+    kept, share = fresh("keep")
+    if kept == "False":
+        pytest.skip("another allocator than glibc's")
+    assert share < 0.05 < 0.9 < fresh("return")[1]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda: bench.prepare(study.specs("anatomy", "quick")[0]),
+        lambda: probes.answer(Question("hull", hull.VERSION, {})),
+        lambda: timings.compare([], 1),
+    ],
+    ids=["runs", "probes", "timings"],
+)
+def test_whatever_computes_keeps_its_memory(compute, monkeypatch):
+    def called() -> None:
+        raise InterruptedError("memory is kept")
+
+    monkeypatch.setattr(devices, "keep_memory", called)
+    with pytest.raises(InterruptedError, match="memory is kept"):
+        compute()
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

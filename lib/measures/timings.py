@@ -62,6 +62,7 @@ def batched(group: Iterable, size: int) -> Iterator[list]:
 
 def compare(group: list[study.Clocked], rounds: int) -> list[runs.Timing]:
     """Time shapes of one encoder under one protocol against the dense model, all interleaved."""
+    devices.keep_memory()
     name, protocol = group[0].encoder, group[0].protocol
     config = AutoConfig.from_pretrained(assets.encoder_folder(name), num_labels=2)
     theirs = AutoModelForSequenceClassification.from_config(config).eval()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from lib import bench, claims
+from lib import bench, claims, devices
 from lib.errors import StudyError, unknown
 from lib.runs import Probe, Question
 
@@ -30,6 +30,7 @@ def answer(question: Question) -> Probe:
             f"{question.name} is at version {file.VERSION}, the study asks for {question.version}; "
             "check out the code of that version or ask for this one"
         )
+    devices.keep_memory()
     start = time.perf_counter()
     values = file.answer(**question.parameters)
     provenance = bench.machine() | {
