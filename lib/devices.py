@@ -9,7 +9,7 @@ import torch
 
 CPU = Path("/proc/cpuinfo")
 NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # instructions for bfloat16 of x86 (two), of ARM
-_KEEP = {-4: 0, -1: 2**31 - 1}  # M_MMAP_MAX: no block apart; M_TRIM_THRESHOLD: up to 2 GiB unused
+_KEEP = {-3: 32 * 2**20, -1: 2**31 - 1}  # M_MMAP_THRESHOLD, its maximum; M_TRIM_THRESHOLD
 
 
 def device() -> torch.device:
@@ -38,9 +38,9 @@ def precision(wanted: str, device: torch.device) -> str:
 def keep_memory() -> bool:
     """Let this process keep what it frees, for its next tensors; False where that is not to be had.
 
-    glibc hands every large tensor back to the system, which fills new pages with zeros for the one
-    that follows: of a training step that is a sixth at least, and two fifths with long texts. The
-    most that a process holds stays about the same.
+    glibc hands freed tensors back to the system, which fills new pages with zeros for those that
+    follow: up to a sixth of a training step. Blocks of more than 32 MiB still go back, or the gaps
+    that they leave, which tensors of other sizes do not fill, add up to several times the memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; not of macOS, not of musl
     return mallopt is not None and all(mallopt(name, value) for name, value in _KEEP.items())

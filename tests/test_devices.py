@@ -93,21 +93,22 @@ FAULTS = """
 import resource, sys, torch
 from lib import devices
 kept = sys.argv[1] == "keep" and devices.keep_memory()
-layer, x = torch.nn.Linear(3000, 3000), torch.ones(100, 3000)
+layers = torch.nn.Sequential(*(torch.nn.Linear(1500, 1500) for _ in range(16)))
+size = sum(weight.nbytes for weight in layers.parameters())
 def pages(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(steps):
-        layer.zero_grad()
-        layer(x).sum().backward()
+        layers.zero_grad()
+        layers(torch.ones(100, 1500)).sum().backward()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
 pages(5)
-print(kept, pages(5) / 5 / layer.weight.nbytes)
+print(kept, pages(5) / 5 / size)
 """
 
 
 def test_memory_that_is_kept_needs_no_new_pages_at_every_step():
     def fresh(how: str) -> tuple[str, float]:
-        """Was memory kept, and how much of a gradient is new memory at every step?"""
+        """Was memory kept, and how much of the gradients is new memory at every step?"""
         command = [sys.executable, "-c", FAULTS, how]
         done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
         kept, share = done.stdout.split()
@@ -116,7 +117,7 @@ def test_memory_that_is_kept_needs_no_new_pages_at_every_step():
     kept, share = fresh("keep")
     if kept == "False":
         pytest.skip("another allocator than glibc's")
-    assert share < 0.05 < 0.9 < fresh("return")[1]
+    assert share < 0.05 < 0.2 < fresh("return")[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ WIDE = replace(study.PROFILES["published"], seeds=(0, 1))
 CHAPTER = ("tokens",)
 DRAWN = {
     "frontier": lambda it: tokens.frontier(it.runs, it.findings),
+    "longer": lambda it: tokens.longer(it.runs, it.findings),
     "padding": lambda it: tokens.padding(it.runs, it.findings),
     "controls": lambda it: tokens.controls(it.runs, it.findings),
     "pace": lambda it: tokens.pace(it.runs, it.timings),
@@ -151,3 +152,34 @@ def test_facts_of_nothing_are_untested(whole):
     assert full["first-cola"] == f"{least.measured:+.3f} [{least.low:.3f}, {least.high:.3f}]"
     assert full["quadratic-mean"] == "1.0%"  # T / (T + 2D + F) at 24 tokens, D = 384, F = 1536
     assert full["quadratic-512"] == "18.2%"
+
+
+def test_longer_training_stands_beside_the_shorter(drawn):
+    _, table = drawn["longer"]
+    asked = table[["arm", "budget", "steps"]].values.tolist()
+    assert sorted(asked) == [
+        ["ltp", 0.48, 400],
+        ["ltp", 0.48, 1600],
+        ["power-bert", 0.42, 400],
+        ["power-bert", 0.42, 1600],
+    ]
+    assert len(marks(drawn["longer"][0])) == 2  # of the papers
+
+
+def test_scores_by_work_have_the_intervals_of_their_drops(drawn):
+    figure, table = drawn["frontier"]
+    assert (table["drop_low"] < table["drop"]).all()
+    assert (table["drop"] < table["drop_high"]).all()
+    [axes] = [ax for ax in figure.axes if ax.get_title(loc="left").startswith("minilm-l6, mrpc")]
+    row = table[(table["task"] == "mrpc") & (table["arm"] == "ltp")].iloc[0]
+    ends = [segment for bars in axes.collections for segment in bars.get_segments()]
+    heights = [tuple(sorted(y for _, y in segment)) for segment in ends]
+    below, above = row["drop_high"] - row["drop"], row["drop"] - row["drop_low"]
+    wanted = (row["score"] - below, row["score"] + above)
+    assert any(found == pytest.approx(wanted) for found in heights)
+
+
+def test_controls_name_method_control_and_encoder(drawn):
+    words = [label.get_text() for label in drawn["controls"][0].axes[0].get_yticklabels()]
+    assert len(words) == len(set(words))
+    assert "PoWER-BERT over random, sst2 (mpnet-base)" in words

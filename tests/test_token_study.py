@@ -35,7 +35,7 @@ def test_every_method_and_control_runs_on_every_task(task, seeds):
     specs = fits(study.specs("tokens", "published"), encoder="minilm-l6", task=task)
     for arm in ("power-bert", "ltp", "transkimmer", "top", "tokens-random", "tokens-first"):
         for budget in (0.42,) if task == "imdb" else (0.6, 0.42):
-            cells = fits(specs, arm=arm, budget=budget)
+            cells = fits(specs, arm=arm, budget=budget, sees="own")
             assert sorted(s.seed for s in cells) == list(range(seeds))
             assert {s.unit for s in cells} == {"executed"}
             assert {s.training["after"] for s in cells} == {None}
@@ -54,7 +54,7 @@ def test_the_larger_encoder_and_the_papers_own_points_are_there():
     assert [study.arm_of(s) for s in more] == ["dense", "power-bert", "ltp"]
     assert {(s.encoder, s.task, s.seed) for s in more} == {("minilm-l6", "mnli", 0)}
     assert len(fits(specs, arm=["transkimmer-free", "transkimmer-paper"])) == 6
-    assert len(fits(specs, arm="ltp", budget=0.48)) == 3
+    assert len(fits(specs, arm="ltp", budget=0.48, sees="own")) == 3
     assert len(fits(specs, arm="power-bert", task="cola", budget=0.22)) == 3
 
 
@@ -63,6 +63,21 @@ def test_long_reviews_are_2000_and_have_a_teacher_of_as_many():
     sees = [s.training["sees"] for s in specs if s.method != "dense"]
     assert all(each["steps"] * each["batch"] == 2000 for each in sees)
     assert all(s.training["teacher"]["epochs"] == 0.1 for s in specs)
+
+
+def test_longer_trainings_are_told_from_the_others():
+    longer = study.specs("tokens", "published", "longer")
+    asked = [(study.arm_of(s), s.budget, s.seed, s.training["sees"]["steps"]) for s in longer]
+    assert asked == [("power-bert", 0.42, 0, 1600), ("ltp", 0.48, 0, 1600)]
+    assert {study.sees_of(s) for s in longer} == {"other"}
+    every = study.specs("tokens", "published")
+    assert {study.sees_of(s) for s in every if s not in longer} == {"own"}  # reviews' too
+    for claim in CLAIMS.values():  # and no number of one kind counts for the other
+        if not claim.key.endswith(("-longer", "-gains")):
+            assert fits(longer, **claim.select) == []
+        for select in filter(None, (claim.select, claim.versus)):
+            assert len({study.sees_of(s) for s in fits(every, **select)}) == 1
+    assert study.clocked(made.run(longer[0])) == []
 
 
 def test_the_quick_study_is_two_methods_and_their_controls():

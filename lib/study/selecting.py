@@ -74,4 +74,4 @@ def after_of(s: Spec) -> str:
 def sees_of(s: Spec) -> str:
     """Does it read the training data that its arm reads by default? own or other."""
     last = arm_of(s).rpartition("+")[2]
-    return "own" if s.training["sees"] in own_sees(last) else "other"
+    return "own" if s.training["sees"] in own_sees(last, s.task) else "other"

@@ -45,7 +45,7 @@ def table(found: Iterable[Run], findings: Iterable[Finding]) -> pd.DataFrame:
     rows = []
     for run in frames.select(found, method="kcm", unit="macs", after="none", seed=0):
         spec = run.spec
-        if set(spec.options) - set(OWN) or spec.training["sees"] not in own_sees("kcm"):
+        if set(spec.options) - set(OWN) or spec.training["sees"] not in own_sees("kcm", spec.task):
             continue  # a part of KCM, or another sample
         lost = tables.estimate("accuracy-drop", [run])
         stated = said[

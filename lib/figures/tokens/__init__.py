@@ -5,10 +5,12 @@ scores      score by work; methods against tokens chosen blindly
 padding     padding left away, then tokens pruned
 speed       times as fast, and score by that
 texts       which words stay; short texts and long ones
+longer      does more training help?
 stacking    filters first, then tokens
 """
 
 from lib.figures.tokens.facts import facts, roads
+from lib.figures.tokens.longer import longer
 from lib.figures.tokens.padding import padding
 from lib.figures.tokens.scores import controls, frontier
 from lib.figures.tokens.speed import pace, times
@@ -20,6 +22,7 @@ __all__ = [
     "controls",
     "facts",
     "frontier",
+    "longer",
     "pace",
     "padding",
     "roads",

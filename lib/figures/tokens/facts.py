@@ -8,6 +8,7 @@ from lib.claims.quantities import macs
 from lib.figures import frames
 from lib.figures.facts import UNTESTED
 from lib.runs import Run
+from lib.study.arms.tokens import LONGER
 
 ELSEWHERE = ("cola", "mrpc")  # tasks beside the lead's whose controls the prose quotes
 
@@ -51,6 +52,9 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     for task in ELSEWHERE:
         for control in ("random", "first"):
             facts[f"{control}-{task}"] = _lead(findings, f"token.powerbert-{control}", task)
+    facts["longer-steps"] = str(LONGER["steps"])
+    for name in ("powerbert", "ltp"):
+        facts[f"gain-{name}"] = _lead(findings, f"token.{name}-gains", pair.task)
     claimed = [run for run in ran if study.arm_of(run.spec) == "transkimmer-paper"]
     facts["claimed-paper"] = UNTESTED
     if claimed:

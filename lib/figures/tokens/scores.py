@@ -8,37 +8,53 @@ from matplotlib.axes import Axes
 
 from lib import study
 from lib.claims import Finding
-from lib.figures import style
+from lib.figures import frames, style
 from lib.figures.style import FAINT, GREY, PAPER, TALK, Drawn
 from lib.figures.tokens.rows import PAPERS, panels, ran
 from lib.runs import Run
+
+APART = 0.018  # of a panel's width, between the marks of two methods at one budget
 
 
 def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     """Score by the share of executed MACs that is left, a panel for each encoder and task.
 
-    Diamonds are the papers' drops from our own dense model. What merely masks stands, hollow, at
-    the work that it claims, beside what it really takes.
+    Bars are the 95% intervals of the drop from the dense model; marks of one budget stand a little
+    apart, or bars would hide each other. Diamonds are the papers' drops from our own dense model.
+    What merely masks stands, hollow, at the work that it claims, beside what it really takes.
     """
-    table = ran(found)
+    table = _cells(list(found))
     if table.empty:
         return style.untested("token pruning", table)
     arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
     figure, places = panels(table)
     for ax, (encoder, task), own in places:
-        for arm in arms:
-            points = own[own["arm"] == arm].groupby("budget")[["kept", "claimed", "score"]].mean()
+        here = [arm for arm in arms if arm in set(own["arm"])]
+        step = APART * max(np.ptp(own[["kept", "claimed"]]), 0.1)
+        for place, arm in enumerate(here):
+            points = own[own["arm"] == arm].sort_values("budget")
+            apart = (place - (len(here) - 1) / 2) * step
             look = style.look(arm) | {"ls": "-" if not arm.startswith("tokens-") else ":"}
-            ax.plot(points["kept"], points["score"], **look)
+            bars = style.sides(points, "drop")[::-1]  # a greater drop is a lower score
+            at = points["kept"] + apart
+            ax.errorbar(at, points["score"], yerr=bars, elinewidth=1, lw=1.2, **look)
             masks = points[points["claimed"] < points["kept"] - 1e-3]
             hollow = look | {"ls": "", "mfc": PAPER}
-            ax.plot(masks["claimed"], masks["score"], **hollow)
+            ax.plot(masks["claimed"] + apart, masks["score"], **hollow)
         _stated(ax, findings, encoder, task, own["dense"].iloc[0])
         at = [x for line in ax.lines[1:] for x in line.get_xdata()]
         ax.set_xlim(max(at) + 0.05, min(at) - 0.05)  # all marks, and no empty half
         ax.set_xlabel("MACs executed, of dense unpadded")
     style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
     return figure, table
+
+
+def _cells(found: list[Run]) -> pd.DataFrame:
+    """One row an encoder, task, arm and budget: means over seeds, the drop with its interval."""
+    by = ["encoder", "task", "arm", "budget"]
+    work = ran(found).groupby(by)[["kept", "claimed"]].mean().reset_index()
+    dropped = [run for run in found if "tokens" in run.trace and not run.spec.base]
+    return frames.cells(dropped).merge(work, on=by)
 
 
 def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float) -> None:
@@ -94,5 +110,13 @@ def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
         ax.set_xlim(-ends, ends)
         ax.set_title(f"{budget:g} of the MACs left")
         ax.set_xlabel("score less the control's")
-    style.rows(axes[0], [f"{key.removeprefix('token.')}, {task}" for key, _, task in places])
+    words = [f"{style.name(arms[key])} over {_blind(rivals[key])}, {t}" for key, _, t in places]
+    if len({encoder for _, encoder, _ in places}) > 1:
+        words = [f"{word} ({e})" for word, (_, e, _) in zip(words, places, strict=True)]
+    style.rows(axes[0], words)
     return figure, table
+
+
+def _blind(control: str) -> str:
+    """A control's tokens in a word or two."""
+    return style.name(control).replace(" tokens", "")

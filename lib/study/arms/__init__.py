@@ -1,8 +1,8 @@
 """Which methods does a study run, with what options and training? An arm becomes a Spec here.
 
 One file a family of methods: the folder is the registry. A family has ARMS (a method with the
-options that this study gives it), SEES (what an arm reads of the training data) and SEES_QUICK
-(which of those numbers the quick profile replaces).
+options that this study gives it), SEES (what an arm reads of the training data), SEES_QUICK (which
+of those numbers the quick profile replaces) and perhaps SEES_TASK (which of them a task does).
 """
 
 from collections.abc import Mapping
@@ -90,21 +90,24 @@ def spec(
     method, own = ARMS[arm]
     encoder, task = (pair.encoder, pair.task) if pair else (p.encoder, p.task)
     teacher = teacher_recipe(encoder, task)
-    training = {"teacher": teacher, "sees": _sees(p, arm, sees), "after": after}
+    training = {"teacher": teacher, "sees": _sees(p, arm, task, sees), "after": after}
     version = VERSIONS[method]
     given = own | dict(options or {}) | ({"base": base.as_base()} if base else {})
     return Spec(encoder, task, method, version, budget, unit, seed, given, training)
 
 
-def own_sees(arm: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What an arm reads of the training data by default, and in a quick study."""
+def own_sees(arm: str, task: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What an arm reads of a task's training data by default, and in a quick study."""
     family = next((family for family in FAMILIES.values() if arm in family.ARMS), None)
     found = family.SEES.get(arm) if family else None
     if not found:
         return None, None
+    found = found | getattr(family, "SEES_TASK", {}).get(task, {})
     return found, {name: family.SEES_QUICK.get(name, value) for name, value in found.items()}
 
 
-def _sees(p: Profile, arm: str, changes: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    found = own_sees(arm)[p.quick]
+def _sees(
+    p: Profile, arm: str, task: str, changes: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    found = own_sees(arm, task)[p.quick]
     return {**found, **changes} if found and changes else found

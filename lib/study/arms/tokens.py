@@ -24,4 +24,6 @@ FREE = ("transkimmer-free", "transkimmer-paper")  # that meet no budget
 # A budget is met on texts as long as those that are reported: SST-2's training texts are phrases,
 # half as long, and lengths that suit them would cut whole sentences to pieces.
 SEES = {arm: {"steps": 400, "batch": 32, "lengths": "reported"} for arm in ARMS}
+SEES_TASK = {"imdb": {"steps": 250, "batch": 8}}  # 2,000 reviews of up to 512 tokens
 SEES_QUICK = {"steps": 60}
+LONGER = {"steps": 4 * 400}

@@ -141,7 +141,8 @@ def questions(p: Profile) -> Iterator[Question]:
     """What no run answers: hulls, rankings on the main encoder, and a transformer of images."""
     yield Question("hull", 1, _hull(p.quick))
     place = {"encoder": p.encoder, "task": p.task, "seed": 0}
-    place |= {"teacher": teacher_recipe(p.encoder, p.task), "sees": own_sees("kcm")[p.quick]}
+    sees = own_sees("kcm", p.task)[p.quick]
+    place |= {"teacher": teacher_recipe(p.encoder, p.task), "sees": sees}
     versions = {ARMS[arm][0]: VERSIONS[ARMS[arm][0]] for arm in RANKED}
     arms = {arm: {"method": ARMS[arm][0], "options": ARMS[arm][1]} for arm in RANKED}
     yield Question("rankings", 1, place | {"arms": arms, "versions": versions})
