@@ -732,12 +732,36 @@ def test_a_row_that_lacks_a_field_is_refused(tmp_path, lost):
 def test_files_of_another_form_are_refused(tmp_path):
     with pytest.raises(StudyError, match="twice"):
         loaded(tmp_path, ROW, ROW)
-    with pytest.raises(StudyError, match="name both alike"):
+    with pytest.raises(StudyError, match=r"call it anatomy\.yaml or anatomy-WORD\.yaml"):
         loaded(tmp_path, ROW, chapter="anatomy")
     for text in ("claims: [", "just words", "claims: []"):
         (tmp_path / "coreset.yaml").write_text(text)
         with pytest.raises(StudyError, match=r"coreset\.yaml"):
             claims.load(tmp_path)
+
+
+def test_claims_added_later_stand_in_a_file_of_their_own_and_change_no_other_s_hash(tmp_path):
+    found = density_runs(QUICK)
+    then = {"coreset": claims.digest("coreset")}  # no other file was there when these were made
+    old = [replace(run, provenance={"claims": then}) for run in found]
+    (finding,) = findings_of("coreset.density", QUICK, old)
+    assert "another claims file" not in finding.note
+    later = replace(CLAIMS["coreset.density"], file="tokens-longer")
+    assert f"{len(old)} of its runs were made" in judging._changed(later, old)[0]
+    (tmp_path / "coreset-more.yaml").write_text(
+        yaml.safe_dump({"chapter": "coreset", "claims": [ROW]})
+    )
+    [claim] = claims.load(tmp_path)
+    assert (claim.chapter, claim.file) == ("coreset", "coreset-more")
+
+
+def test_what_reads_other_data_than_its_arm_s_own_counts_where_a_claim_says_so():
+    specs = study.specs("kcm", "published")
+    of_own = judging._meant(specs, {"arm": "kcm"})
+    assert {study.sees_of(s) for s in of_own} == {"own"}
+    named = judging._meant(specs, {"arm": "kcm", "sees.examples": 512})
+    assert {s.training["sees"]["examples"] for s in named} == {512}
+    assert judging._meant(specs, None) == []
 
 
 def test_keys_start_with_their_talk_and_figures_with_their_chapter():

@@ -76,6 +76,7 @@ def project(tmp_path, monkeypatch):
 
 CLAIM = Claim(
     chapter="tiny",
+    file="tiny",
     key="tiny.claim",
     figure="tiny-chapter",
     source=Source("A talk", "Slide <3>"),

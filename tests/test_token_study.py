@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lib import claims, pruners, runs, study
+from lib.claims import judging
 from lib.claims.cells import timings_of
 from lib.claims.quantities import QUANTITIES, Evidence, macs
 from lib.measures import timings
@@ -72,11 +73,13 @@ def test_longer_trainings_are_told_from_the_others():
     assert {study.sees_of(s) for s in longer} == {"other"}
     every = study.specs("tokens", "published")
     assert {study.sees_of(s) for s in every if s not in longer} == {"own"}  # reviews' too
-    for claim in CLAIMS.values():  # and no number of one kind counts for the other
-        if not claim.key.endswith(("-longer", "-gains")):
-            assert fits(longer, **claim.select) == []
+    asks = {claim.key for claim in CLAIMS.values() if set(judging._meant(longer, claim.select))}
+    assert asks == {
+        f"token.{m}-{what}" for m in ("powerbert", "ltp") for what in ("longer", "gains")
+    }
+    for claim in CLAIMS.values():  # no number of one kind counts for the other
         for select in filter(None, (claim.select, claim.versus)):
-            assert len({study.sees_of(s) for s in fits(every, **select)}) == 1
+            assert len({study.sees_of(s) for s in judging._meant(every, select)}) == 1
     assert study.clocked(made.run(longer[0])) == []
 
 

@@ -28,9 +28,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of a claims file.
+    """One row of `file`, the stem of a claims file's name.
 
-    `select` (and `versus`, for a rival) say which runs it is about, `quantity` what is read from
+    `select` (and `versus`, for a rival) say which runs it is about, of those that read what the
+    study gives their arm by default unless it names what they see; `quantity` what is read from
     them, `relation` and `stated` what it should be and `tolerance` how far off it may be, by cell;
     a single number has one cell, named "". In the files a tolerance is absolute or relative, one
     for all cells or one each, with its `rationale`; here it is absolute. `original` is the encoder
@@ -42,6 +43,7 @@ class Claim:
     """
 
     chapter: str
+    file: str
     key: str
     figure: str
     source: Source

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from lib import study
 from lib.claims.cells import at_cell, cell_of, timings_of
@@ -39,8 +40,7 @@ def judge(
     quantity = QUANTITIES[claim.quantity]
     if quantity.reads == "claim":
         return [_of_itself(claim)]
-    own = [s for s in specs if study.matches(s, claim.select)]
-    rivals = [s for s in specs if claim.versus is not None and study.matches(s, claim.versus)]
+    own, rivals = (_meant(specs, select) for select in (claim.select, claim.versus))
     pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
     if quantity.reads in PER_ENCODER:  # its first task will do
         pairs = {(e, t): None for e, t in reversed({e: t for e, t in reversed(pairs)}.items())}
@@ -50,6 +50,14 @@ def judge(
         for finding in _finding(claim, encoder, task, own, rivals, runs, timings, why)
     ]
     return found or [_untested(claim, p, f"the profile {p.name} has no such runs")]
+
+
+def _meant(specs: Sequence[Spec], select: Mapping[str, Any] | None) -> list[Spec]:
+    """The specs that a claim selects: of other training data than the arm's own if it says so."""
+    if select is None:
+        return []
+    says = any(name.partition(".")[0] == "sees" for name in select)
+    return [s for s in specs if study.matches(s, select if says else {"sees": "own"} | select)]
 
 
 def _untested(claim: Claim, p: study.Profile, note: str) -> Finding:
@@ -198,11 +206,11 @@ def _probed(
 
 
 def _changed(claim: Claim, used: Sequence[Run]) -> list[str]:
-    now = digest(claim.chapter)
-    old = sum(_digest_of(run, claim.chapter) != now for run in used)
+    now = digest(claim.file)
+    old = sum(_digest_of(run, claim.file) != now for run in used)
     return [f"{old} of its runs were made under another claims file"] if old else []
 
 
-def _digest_of(run: Run, chapter: str) -> str | None:
+def _digest_of(run: Run, file: str) -> str | None:
     recorded = run.provenance.get("claims")
-    return recorded.get(chapter) if isinstance(recorded, dict) else recorded
+    return recorded.get(file) if isinstance(recorded, dict) else recorded

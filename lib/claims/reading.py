@@ -1,4 +1,8 @@
-"""What do the claims files say? Each is data/claims/<chapter>.yaml."""
+"""What do the claims files say? Each is data/claims/<chapter>.yaml.
+
+Claims that come once a chapter has runs stand in another, <chapter>-<word>.yaml: a record carries
+the hash of each file, and what it was held against stays as it was.
+"""
 
 import hashlib
 from pathlib import Path
@@ -25,13 +29,13 @@ def load(folder: Path = FOLDER) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def digest(chapter: str | None = None, folder: Path = FOLDER) -> str | dict[str, str]:
-    """sha256 of a chapter's claims file, for provenance; of every file without a name."""
-    if chapter is None:
+def digest(name: str | None = None, folder: Path = FOLDER) -> str | dict[str, str]:
+    """sha256 of a claims file, for provenance; of every file without a name."""
+    if name is None:
         return {path.stem: digest(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
-    path = folder / f"{chapter}.yaml"
+    path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise unknown("claims file", chapter, (found.stem for found in folder.glob("*.yaml")))
+        raise unknown("claims file", name, (found.stem for found in folder.glob("*.yaml")))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -42,9 +46,12 @@ def _file(path: Path) -> list[Claim]:
         raise StudyError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(content, dict) or not {"chapter", "claims"} <= set(content):
         raise StudyError(f"{path}: wanted a mapping with chapter and claims; mend it")
-    if content["chapter"] != path.stem:
-        raise StudyError(f"{path}: its chapter is {content['chapter']!r}; name both alike")
-    return [_claim(row, content["chapter"], path) for row in content["claims"]]
+    chapter = content["chapter"]
+    if path.stem != chapter and not path.stem.startswith(f"{chapter}-"):
+        raise StudyError(
+            f"{path}: its chapter is {chapter!r}; call it {chapter}.yaml or {chapter}-WORD.yaml"
+        )
+    return [_claim(row, chapter, path) for row in content["claims"]]
 
 
 def _claim(row: Any, chapter: str, path: Path) -> Claim:
@@ -68,4 +75,4 @@ def _claim(row: Any, chapter: str, path: Path) -> Claim:
         built["reference"] = {t: [float(x) for x in row["reference"][t]] for t in row["reference"]}
     if "dense" in row:
         built["dense"] = float(row["dense"])
-    return Claim(chapter=chapter, **row | built)
+    return Claim(chapter=chapter, file=path.stem, **row | built)
