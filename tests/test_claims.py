@@ -755,6 +755,16 @@ def test_claims_added_later_stand_in_a_file_of_their_own_and_change_no_other_s_h
     assert (claim.chapter, claim.file) == ("coreset", "coreset-more")
 
 
+def test_runs_of_several_teachers_are_noted():
+    found = density_runs(QUICK)
+    place = {"claims": claims.digest()}
+    one = [replace(run, provenance=place | {"sha256": {"teacher": "a"}}) for run in found]
+    two = [replace(one[0], provenance=place | {"sha256": {"teacher": "b"}}), *one[1:]]
+    notes = [findings_of("coreset.density", QUICK, runs)[0].note for runs in (one, two)]
+    assert "teachers" not in notes[0]
+    assert "its runs prune 2 teachers of one recipe" in notes[1]
+
+
 def test_what_reads_other_data_than_its_arm_s_own_counts_where_a_claim_says_so():
     specs = study.specs("kcm", "published")
     of_own = judging._meant(specs, {"arm": "kcm"})

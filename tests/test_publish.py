@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import made
 import nbformat
 import pytest
 
@@ -278,3 +279,12 @@ def test_the_dashboard_shows_every_cell_escaped_and_linked():
     assert "<div>0.012 [-0.010, 0.030]</div><div>-</div>" in table
     assert 'class="verdict partly"\nhref="chapters/tiny.html#tiny-chapter"' in table
     assert "1 of 2 runs on record" in table
+
+
+def test_the_environment_page_names_every_teacher():
+    p = study.profile("quick")
+    runs = [made.run(s) for s in study.specs("coreset", p, "headline")[:3]]
+    other = replace(runs[0], provenance=runs[0].provenance | {"sha256": {"teacher": "f" * 64}})
+    own = "minilm-l6 on mr `minilm-l6m`"
+    assert pages._teachers(runs) == own
+    assert pages._teachers([*runs, other]) == f"{own} (3), minilm-l6 on mr `{'f' * 10}` (1)"

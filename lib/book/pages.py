@@ -175,6 +175,7 @@ def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("threads", _tally(str(it["threads"]) for it in origins)),
         ("precision", _tally(it["precision"] for it in origins)),
         ("samples cut short", _short(runs)),
+        ("teachers", _teachers(runs)),
     ]
     return rows + [
         (package, _tally(it["versions"].get(package, "-") for it in origins))
@@ -190,6 +191,14 @@ def _short(runs: Sequence[Run]) -> str:
         if "examples_read" in run.provenance
     ]
     return _tally(f"{read} of {asked} sentences" for asked, read in pairs if read < asked)
+
+
+def _teachers(runs: Sequence[Run]) -> str:
+    """The dense models by their weights, each with the number of records that prune it."""
+    return _tally(
+        f"{run.spec.encoder} on {run.spec.task} `{run.provenance['sha256']['teacher'][:10]}`"
+        for run in runs
+    )
 
 
 def _changed(provenance: Mapping[str, object]) -> str:

@@ -128,7 +128,7 @@ def _finding(
     notes += [f"{len(failed)} of its runs missed the sparsity they name"] if failed else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += ["judged in accuracy, which is what the talk states"] if other else []
-    notes += [cell.note for cell in cells if cell.note] + _changed(claim, used)
+    notes += [cell.note for cell in cells if cell.note] + _changed(claim, used) + _teachers(used)
     note = "; ".join(dict.fromkeys(notes))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
 
@@ -209,6 +209,18 @@ def _changed(claim: Claim, used: Sequence[Run]) -> list[str]:
     now = digest(claim.file)
     old = sum(_digest_of(run, claim.file) != now for run in used)
     return [f"{old} of its runs were made under another claims file"] if old else []
+
+
+def _teachers(used: Sequence[Run]) -> list[str]:
+    """Seeds vary the pruning, not what is pruned: say so where a study went on from another dense
+    model, as it does on a machine that trains one anew and rounds in another order."""
+    dense: dict[tuple[str, str], set[str | None]] = {}
+    for run in used:
+        place = (run.spec.encoder, run.spec.task)
+        own = run.provenance.get("sha256", {}).get("teacher")
+        dense.setdefault(place, set()).add(own)
+    most = max(map(len, dense.values()), default=0)
+    return [f"its runs prune {most} teachers of one recipe"] if most > 1 else []
 
 
 def _digest_of(run: Run, file: str) -> str | None:
