@@ -14,7 +14,7 @@ from lib.models import encoder
 from lib.models.compact import compact
 from lib.models.masks import Masks
 from lib.tokens import dropping
-from lib.tokens.costs import dense_macs, executed_macs
+from lib.tokens.costs import dense_macs, executed_macs, fraction, ranked, survivors
 from lib.tokens.model import gated, masked, ruled, wrap
 from lib.tokens.rules import Gate, watching
 
@@ -283,6 +283,21 @@ def test_formula_and_executed_macs_are_equal(model, inputs, kind):
         texts = one["attention_mask"].sum(1).numpy()
         macs = executed_macs(shape, lengths, texts if kind == "skim" else None)
         assert macs.tolist() == [costs.count_macs(made, one)]
+
+
+@pytest.mark.parametrize("ranking", ["rank", "random", "first"])
+def test_what_a_schedule_leaves_is_known_without_reading(model, inputs, ranking):
+    made = cutting(model, ranking)
+    [read] = survivors(made, [inputs])
+    texts = inputs["attention_mask"].sum(1).numpy()
+    told = ranked(texts, made.config.tokens["lengths"])
+    assert told.tolist() == read.sum(-1).tolist()
+    found, mean = fraction(made, [inputs])
+    macs = executed_macs(encoder.shape(made), read.sum(-1).numpy())
+    assert found == macs.sum() / dense_macs(encoder.shape(made), texts).sum()
+    assert mean.tolist() == read.sum(-1).double().mean(0).tolist()
+    forced = wrap(model, made.config.tokens | {"forced": [2] * len(made.config.layers)})
+    assert fraction(forced, [inputs])[1][1:].max() <= 2
 
 
 def test_a_model_that_keeps_all_costs_what_the_dense_one_does(bert):

@@ -4,7 +4,7 @@ Three dense models stand beside a token-pruned one, or the padding's share would
 padded to the task's maximum length, padded to the longest text of a batch, and not padded at all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,10 +70,24 @@ def fraction(
     """Executed MACs on `data` over those of the dense model on its unpadded texts, and the mean
     number of tokens in every part. `claimed`: of a model that merely masks, as if it dropped."""
     shape, skims = encoder.shape(model), model.config.tokens["rule"] == "skim"
-    lengths = np.concatenate([s.sum(-1).numpy() for s in survivors(model, data)])
     texts = np.concatenate([batch["attention_mask"].sum(1).cpu().numpy() for batch in data])
+    rule = model.config.tokens
+    if rule["rule"] == "rank":
+        lengths = ranked(texts, rule.get("forced") or rule["lengths"])
+    else:
+        lengths = np.concatenate([s.sum(-1).numpy() for s in survivors(model, data)])
     own = _executed(shape, lengths, texts, skims, _drops(model) or claimed)
     return float(own.sum() / dense_macs(shape, texts).sum()), lengths.mean(0)
+
+
+def ranked(
+    texts: Int[np.ndarray, " texts"], lengths: Sequence[int]
+) -> Int[np.ndarray, "texts parts"]:
+    """What a fixed schedule leaves of texts of these lengths in every part of every layer: no text
+    has to be read for that. `lengths` are those behind each layer's cut, between its parts."""
+    left = np.minimum(texts[:, None], np.asarray(lengths)[None])
+    enter = np.concatenate([texts[:, None], left[:, :-1]], axis=1)
+    return np.stack([enter, left], axis=2).reshape(len(texts), -1)
 
 
 def _drops(model: nn.Module) -> bool:
