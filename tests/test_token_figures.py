@@ -88,7 +88,8 @@ def test_controls_are_those_that_choose_blindly(drawn):
 
 def test_marks_of_score_by_work_fill_their_panels(drawn):
     for axes in (axes for axes in drawn["frontier"][0].axes if axes.get_title(loc="left")):
-        at = [x for line in axes.lines[1:] for x in line.get_xdata()]
+        marked = [line for line in axes.lines if line.get_marker() not in ("", "None")]
+        at = [x for line in marked for x in line.get_xdata()]
         assert axes.get_xlim() == pytest.approx((max(at) + 0.05, min(at) - 0.05))
 
 
@@ -183,3 +184,19 @@ def test_controls_name_method_control_and_encoder(drawn):
     words = [label.get_text() for label in drawn["controls"][0].axes[0].get_yticklabels()]
     assert len(words) == len(set(words))
     assert "PoWER-BERT over random, sst2 (mpnet-base)" in words
+
+
+def test_the_dense_model_that_was_trained_on_is_drawn_where_there_is_one(drawn, whole):
+    [on] = [r for r in whole.runs if r.spec.method == "dense" and r.spec.training["after"]]
+    assert (on.spec.task, on.spec.training["after"]["steps"]) == ("imdb", 250)
+    for name in ("frontier", "pace"):
+        dashed = {
+            axes.get_title(loc="left"): line.get_ydata()[0]
+            for axes in drawn[name][0].axes
+            for line in axes.lines
+            if line.get_linestyle() == "--"
+        }
+        assert dashed == {"minilm-l6, imdb (line: dense)": on.pruned["score"]}
+    told = tokens.facts(whole.runs, whole.findings, study.lead(WIDE))
+    assert told["on-task"] == "imdb"
+    assert told["on-after"] == f"{on.pruned['score']:.4f}"

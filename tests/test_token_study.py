@@ -40,7 +40,7 @@ def test_every_method_and_control_runs_on_every_task(task, seeds):
             assert sorted(s.seed for s in cells) == list(range(seeds))
             assert {s.unit for s in cells} == {"executed"}
             assert {s.training["after"] for s in cells} == {None}
-    assert len(fits(specs, method="dense")) == 1
+    assert len(fits(specs, method="dense", after="none")) == 1
 
 
 def test_the_larger_encoder_and_the_papers_own_points_are_there():
@@ -61,6 +61,10 @@ def test_the_larger_encoder_and_the_papers_own_points_are_there():
 
 def test_long_reviews_are_2000_and_have_a_teacher_of_as_many():
     specs = fits(study.specs("tokens", "published"), task="imdb")
+    trained = fits(specs, method="dense", after="steps")  # on, for as long as the methods
+    assert [(s.training["after"]["steps"], s.training["after"]["batch"]) for s in trained] == [
+        (250, 8)
+    ]
     sees = [s.training["sees"] for s in specs if s.method != "dense"]
     assert all(each["steps"] * each["batch"] == 2000 for each in sees)
     assert all(s.training["teacher"]["epochs"] == 0.1 for s in specs)

@@ -33,6 +33,7 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     miss = max((abs(r.kept["macs"] - r.spec.budget) for r in met), default=None)
     facts["budget-miss"] = UNTESTED if miss is None else f"{miss:.3f}"
     facts |= _quadratic([run for run in found if "tokens" in run.trace], pair)
+    facts |= _trained_on(found)
     table = frames.cells(ran)
     for arm in study.TOKEN_ARMS:
         own = table[table["arm"] == arm].sort_values("budget")
@@ -100,6 +101,19 @@ def _quadratic(ran: Sequence[Run], pair: study.Pair) -> dict[str, str]:
         "quadratic-long": share(round(length)),
         "quadratic-512": share(512),
     }
+
+
+def _trained_on(found: Sequence[Run]) -> dict[str, str]:
+    """The task whose dense model was trained on for as long as methods train, and its score before
+    and after."""
+    for run in found:
+        if run.spec.method == "dense" and run.spec.training["after"]:
+            return {
+                "on-task": run.spec.task,
+                "on-before": f"{run.dense['score']:.4f}",
+                "on-after": f"{run.pruned['score']:.4f}",
+            }
+    return dict.fromkeys(("on-task", "on-before", "on-after"), UNTESTED)
 
 
 def roads(found: Sequence[Run]) -> dict[str, str]:

@@ -49,8 +49,18 @@ def ran(found: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def panels(table: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple, pd.DataFrame]]]:
-    """A panel for each encoder and task of `table`, its dense score drawn; with its rows."""
+def panels(
+    table: pd.DataFrame, found: Iterable[Run] = ()
+) -> tuple[Figure, list[tuple[Axes, tuple, pd.DataFrame]]]:
+    """A panel for each encoder and task of `table`, its dense score drawn; with its rows.
+
+    Dashed: the dense model of `found` that was trained on for as long as the methods train.
+    """
+    longer = {
+        (run.spec.encoder, run.spec.task): run.pruned["score"]
+        for run in found
+        if run.spec.method == "dense" and run.spec.training["after"]
+    }
     places = list(table.groupby(["encoder", "task"], sort=False))
     rows, columns = math.ceil(len(places) / 2), min(2, len(places))
     figure, axes = style.canvas(rows, columns, height=0.9 + 2.7 * rows)
@@ -58,6 +68,8 @@ def panels(table: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple, pd.Data
         ax.set_axis_off()
     for ax, ((encoder, task), own) in zip(axes, places, strict=False):
         ax.axhline(own["dense"].iloc[0], color=INK, lw=1)
+        if (encoder, task) in longer:
+            ax.axhline(longer[encoder, task], color=INK, lw=1, ls="--")
         ax.set_title(f"{encoder}, {task} (line: dense)", fontsize=10)
         ax.set_ylabel(style.metric(own))
     return figure, [(ax, *place) for ax, place in zip(axes, places, strict=False)]

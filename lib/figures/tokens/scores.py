@@ -23,13 +23,14 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     apart, or bars would hide each other. Diamonds are the papers' drops from our own dense model.
     What merely masks stands, hollow, at the work that it claims, beside what it really takes.
     """
-    table = _cells(list(found))
+    found = list(found)
+    table = _cells(found)
     if table.empty:
         return style.untested("token pruning", table)
     arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
-    figure, places = panels(table)
+    figure, places = panels(table, found)
     for ax, (encoder, task), own in places:
-        here = [arm for arm in arms if arm in set(own["arm"])]
+        here, marks = [arm for arm in arms if arm in set(own["arm"])], []
         step = APART * max(np.ptp(own[["kept", "claimed"]]), 0.1)
         for place, arm in enumerate(here):
             points = own[own["arm"] == arm].sort_values("budget")
@@ -41,9 +42,9 @@ def frontier(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
             masks = points[points["claimed"] < points["kept"] - 1e-3]
             hollow = look | {"ls": "", "mfc": PAPER}
             ax.plot(masks["claimed"] + apart, masks["score"], **hollow)
-        _stated(ax, findings, encoder, task, own["dense"].iloc[0])
-        at = [x for line in ax.lines[1:] for x in line.get_xdata()]
-        ax.set_xlim(max(at) + 0.05, min(at) - 0.05)  # all marks, and no empty half
+            marks += [*at, *(masks["claimed"] + apart)]
+        marks += _stated(ax, findings, encoder, task, own["dense"].iloc[0])
+        ax.set_xlim(max(marks) + 0.05, min(marks) - 0.05)  # all marks, and no empty half
         ax.set_xlabel("MACs executed, of dense unpadded")
     style.markers(figure, {style.name(arm): style.METHODS[arm] for arm in arms} | PAPERS)
     return figure, table
@@ -57,7 +58,11 @@ def _cells(found: list[Run]) -> pd.DataFrame:
     return frames.cells(dropped).merge(work, on=by)
 
 
-def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float) -> None:
+def _stated(
+    ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dense: float
+) -> list[float]:
+    """Draw the papers' drops from `dense`; the work at which they stand."""
+    drawn = []
     for one in findings:
         here = (one.claim.chapter, one.encoder, one.task, one.quantity)
         if here != ("tokens", encoder, task, "drop"):
@@ -65,6 +70,8 @@ def _stated(ax: Axes, findings: Iterable[Finding], encoder: str, task: str, dens
         for budget, drop in one.claim.stated.items():
             if budget:
                 ax.plot(budget, dense - drop, **TALK)
+                drawn.append(budget)
+    return drawn
 
 
 def controls(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:

@@ -67,7 +67,7 @@ def pace(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
     if table.empty:
         return style.untested("the time of models that drop tokens", table)
     arms = [arm for arm in study.TOKEN_ARMS if arm in set(table["arm"])]
-    figure, places = panels(table)
+    figure, places = panels(table, found)
     for ax, _, own in places:
         padded = own[own["timed"] == "dense_padded"]
         ax.plot(padded["speed"].median(), own["dense"].iloc[0], color=PADDED, marker="s", ls="")
