@@ -57,7 +57,7 @@ def run(spec: Spec, examples: int | None = None) -> Run:
         fractions = dict.fromkeys(fractions, 1.0)
     trace = made_cofi.trace(spec, shape) if cofi else {}
     if spec.unit == "executed":
-        trace = {"tokens": dropped(spec, whole)}
+        trace = {"settling": [0.5, 0.25], "tokens": dropped(spec, whole)}
         counted = trace["tokens"]["macs"]
         fractions["macs"] = counted["pruned"] / counted["dense"]
     metrics = dict.fromkeys([metric] if metric == "spearman" else [metric, "accuracy"])

@@ -200,3 +200,19 @@ def test_the_dense_model_that_was_trained_on_is_drawn_where_there_is_one(drawn, 
     told = tokens.facts(whole.runs, whole.findings, study.lead(WIDE))
     assert told["on-task"] == "imdb"
     assert told["on-after"] == f"{on.pruned['score']:.4f}"
+
+
+def test_the_larger_encoder_s_losses_are_quoted(whole):
+    pair = study.lead(WIDE)
+    told = tokens.facts(whole.runs, whole.findings, pair)
+    assert told["larger-encoder"] == "mpnet-base"
+    assert told["larger-loss-ltp"] == "0.25"
+    [run] = [
+        run
+        for run in whole.runs
+        if run.spec.encoder == "mpnet-base" and study.arm_of(run.spec) == "ltp"
+    ]
+    drop = run.dense["score"] - run.pruned["score"]
+    assert float(told["larger-ltp"].split()[0]) == pytest.approx(drop, abs=0.02)
+    none = tokens.facts([], whole.findings, pair)
+    assert none["larger-ltp"] == none["larger-encoder"] == "untested"

@@ -33,7 +33,7 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     miss = max((abs(r.kept["macs"] - r.spec.budget) for r in met), default=None)
     facts["budget-miss"] = UNTESTED if miss is None else f"{miss:.3f}"
     facts |= _quadratic([run for run in found if "tokens" in run.trace], pair)
-    facts |= _trained_on(found)
+    facts |= _trained_on(found) | _larger(found, pair)
     table = frames.cells(ran)
     for arm in study.TOKEN_ARMS:
         own = table[table["arm"] == arm].sort_values("budget")
@@ -114,6 +114,30 @@ def _trained_on(found: Sequence[Run]) -> dict[str, str]:
                 "on-after": f"{run.pruned['score']:.4f}",
             }
     return dict.fromkeys(("on-task", "on-before", "on-after"), UNTESTED)
+
+
+LARGER = ("power-bert", "ltp", "tokens-random", "tokens-first")
+
+
+def _larger(found: Sequence[Run], pair: study.Pair) -> dict[str, str]:
+    """What another encoder than the lead's loses on the lead's task, at the smallest budget; and
+    the training loss with which each method ends there."""
+    own = [
+        run
+        for run in found
+        if "tokens" in run.trace and run.spec.task == pair.task and run.spec.encoder != pair.encoder
+    ]
+    facts = {"larger-encoder": own[0].spec.encoder if own else UNTESTED}
+    table = frames.cells(own)
+    for arm in LARGER:
+        mine = table[table["arm"] == arm].sort_values("budget")
+        last = [run.trace["settling"][-1] for run in own if study.arm_of(run.spec) == arm]
+        facts |= {f"larger-{arm}": UNTESTED, f"larger-loss-{arm}": UNTESTED}
+        if not mine.empty:
+            row = mine.iloc[0]
+            drop = f"{row['drop']:+.3f} [{row['drop_low']:.3f}, {row['drop_high']:.3f}]"
+            facts |= {f"larger-{arm}": drop, f"larger-loss-{arm}": f"{last[0]:.2f}"}
+    return facts
 
 
 def roads(found: Sequence[Run]) -> dict[str, str]:
