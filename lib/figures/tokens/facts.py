@@ -10,7 +10,7 @@ from lib.figures.facts import UNTESTED
 from lib.runs import Run
 from lib.study.arms.tokens import LONGER
 
-ELSEWHERE = ("cola", "mrpc")  # tasks beside the lead's whose controls the prose quotes
+ELSEWHERE = ("cola", "mrpc", "imdb")  # tasks beside the lead's whose controls the prose quotes
 
 
 def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -> dict[str, str]:
@@ -53,6 +53,9 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     for task in ELSEWHERE:
         for control in ("random", "first"):
             facts[f"{control}-{task}"] = _lead(findings, f"token.powerbert-{control}", task)
+    other = [one for one in findings if one.encoder != pair.encoder]
+    for control in ("random", "first"):
+        facts[f"{control}-larger"] = _lead(other, f"token.powerbert-{control}", pair.task)
     facts["longer-steps"] = str(LONGER["steps"])
     for name in ("powerbert", "ltp"):
         facts[f"gain-{name}"] = _lead(findings, f"token.{name}-gains", pair.task)
