@@ -42,7 +42,7 @@ def quick(profile: str) -> None:
 
     missing, store = study.missing(profile), study.profile(profile).store
     asked = study.unanswered(profile)
-    if missing or asked or publish.untimed(profile):
+    if missing or asked or study.untimed(profile):
         from lib import execute
         from lib.measures.timings import measure
 

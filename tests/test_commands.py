@@ -86,7 +86,7 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(assets, "CACHE", tmp_path)
     monkeypatch.setattr(study, "profile", lambda name: SimpleNamespace(name=name, store="a store"))
     monkeypatch.setattr(study, "missing", lambda name: ["a spec"])
-    monkeypatch.setattr(publish, "untimed", lambda name: [])
+    monkeypatch.setattr(study, "untimed", lambda name: [])
     monkeypatch.setattr(publish, "book", lambda name: taken.append("book") or "index.html")
     monkeypatch.setattr(publish, "ledger", lambda name: pd.DataFrame({"key": ["a.claim"]}))
     monkeypatch.setattr(study, "unanswered", lambda name: ["a question"])

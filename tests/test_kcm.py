@@ -132,6 +132,12 @@ def test_scores_alone_and_by_layer(bert, sentences):
     assert torch.equal(merged(layerwise=True), scaled["r2"] * scaled["d2"])
     assert torch.equal(merged(layerwise=True, ranks="r2"), scaled["r2"])
     assert set(pruners.get("kcm", ranks="r2", tokens=9).scores(bert, sentences).scores) == {"r2"}
+    for kept in (7, 60):
+        own = pruners.get("kcm", tokens=9, even=True).select(scores, kept)
+        assert own.sum() == kept
+        assert own.sum(1).max() - own.sum(1).min() <= 1
+        best = merged(normaliser="l2").topk(int(own[0].sum())).indices[0]
+        assert own[0][best].all()  # in each layer the best of that layer
     constant = torch.ones(2, 3, dtype=torch.float64)
     assert (kcm.normalised(constant, "min-max") == 0).all()
     assert (kcm.normalised(0 * constant, "sum") == 0).all()

@@ -71,7 +71,9 @@ def test_errors_grow_or_differ_by_layer():
     assert measure("error-growth", alone).value == pytest.approx(np.mean([1.5, 2]))
     assert measure("error-growth", both[:1]).value == pytest.approx(1)
     assert measure("error-difference", both, alone).value == pytest.approx(-0.1)
+    assert measure("growth-difference", alone, both).value == pytest.approx((1.5 - 1 + 2 - 1.5) / 2)
     bare = tuple(replace(r, trace={}) for r in alone)
+    assert "no errors by layer" in measure("growth-difference", bare, both)
     assert "no errors by layer" in measure("error-growth", bare)
     assert "no errors by layer" in measure("error-difference", both, bare)
 

@@ -106,7 +106,7 @@ def test_labels_are_unique_across_the_book():
     assert len(labels) == len(set(labels))
 
 
-def test_citations_and_entries_of_the_bibliography_agree():
+def test_every_citation_has_an_entry_in_the_bibliography():
     book = chapters.NOTEBOOKS.parent / "book"
     entries = set(re.findall(r"^@\w+\{(\w+),", (book / "references.bib").read_text(), re.M))
     pages = [path.read_text() for path in book.glob("*.md")]

@@ -19,7 +19,7 @@ from lib.runs import Question, Store
 QUICK = study.PROFILES["quick"]
 HULL = Question(
     "hull",
-    1,
+    hull.VERSION,
     {
         "points": 20,
         "dimensions": [2, 3],
@@ -53,11 +53,11 @@ def test_an_answer_comes_back_as_it_went_and_is_never_written_over(store):
 
 
 def test_a_question_s_key_is_its_meaning():
-    same = Question("hull", 1, dict(reversed(HULL.parameters.items())))
+    same = Question("hull", hull.VERSION, dict(reversed(HULL.parameters.items())))
     assert same == HULL
     assert hash(same) == hash(HULL)
-    assert Question("hull", 2, HULL.parameters).key != HULL.key
-    assert Question("hull", 1, HULL.parameters | {"seed": 1}).key != HULL.key
+    assert Question("hull", hull.VERSION + 1, HULL.parameters).key != HULL.key
+    assert Question("hull", hull.VERSION, HULL.parameters | {"seed": 1}).key != HULL.key
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_an_answer_without_values_or_of_another_question_is_refused(store):
     with pytest.raises(StudyError, match="at least one value"):
         store.put_probe(replace(made.probe(HULL), values={}))
     path = store.put_probe(made.probe(HULL))
-    other = Question("hull", 1, HULL.parameters | {"seed": 1})
+    other = Question("hull", hull.VERSION, HULL.parameters | {"seed": 1})
     path.rename(path.with_name(f"{other.key}.json"))
     with pytest.raises(StudyError, match="belongs at"):
         store.probe(other)
@@ -104,8 +104,8 @@ def test_what_is_missing_is_computed_once(store, monkeypatch):
 def test_unknown_questions_and_versions_are_refused_in_one_line():
     with pytest.raises(StudyError, match="unknown question 'hul'; did you mean hull"):
         probes.answer(Question("hul", 1, {}))
-    with pytest.raises(StudyError, match="hull is at version 1, the study asks for 2"):
-        probes.answer(replace(HULL, version=2))
+    with pytest.raises(StudyError, match="hull is at version 2, the study asks for 3"):
+        probes.answer(replace(HULL, version=3))
 
 
 def test_every_question_of_the_study_has_its_file():

@@ -124,7 +124,7 @@ def test_a_book_is_built_once_and_again_only_for_a_change(project, monkeypatch):
     assert "A new sentence." in publish.book("quick").read_text()  # nothing was executed
 
     (project / "runs" / "new.json").write_text("{}")
-    monkeypatch.setattr(publish, "untimed", lambda profile: [])
+    monkeypatch.setattr(study, "untimed", lambda profile: [])
     with pytest.raises(AssertionError, match="should not have run"):  # a record is an input
         publish.book("quick")
 

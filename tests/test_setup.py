@@ -93,10 +93,17 @@ def test_this_environment_is_the_locked_one():
     assert different == []
 
 
-def test_help_lists_every_command_and_every_listed_command_runs_the_module():
+COMMANDS = ("quick", "book", "study", "timings", "chapter", "lab", "verdicts")
+
+
+def test_help_lists_every_command_and_each_asks_the_module():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    for command in ("quick", "test", "book", "study", "timings", "chapter", "lab", "verdicts"):
+    for command in (*COMMANDS, "test"):
         assert re.search(rf"^  {command} +\S", shown, re.MULTILINE), command
+    for command in COMMANDS:
+        dry = ["make", "-n", "-o", ".venv/ready", command, "NAME=kcm"]
+        said = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True).stdout
+        assert f"-m lib {command}" in said
 
 
 def test_a_python_that_is_too_old_is_refused_in_one_line(tmp_path):

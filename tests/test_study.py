@@ -16,6 +16,7 @@ import torch
 from lib import pruners, runs, study
 from lib.errors import StudyError
 from lib.runs import Run, Spec
+from lib.study.chapters.cofi import UNITS
 
 PUBLISHED = study.PROFILES["published"]
 CHAPTERS = list(study.CHAPTERS)
@@ -262,10 +263,25 @@ def test_only_the_smallest_of_sst2_is_timed_in_every_way():
     ways = {(w["batch"], w["length"], w["precision"]) for w in asked[full[0]]}
     assert ways == set(product((1, 32, 128), (32, 128), ("float32", "bfloat16")))
     untimed = [s for s, ways in asked.items() if not ways]
-    assert all(s.seed and study.arm_of(s) != "cofi" for s in untimed)
+    assert all(s.seed and study.arm_of(s) not in ("cofi", *UNITS) for s in untimed)
 
 
 # --- a forker's wishes ----------------------------------------------------------------------------
+
+
+def test_a_fork_of_the_published_study_is_whole():
+    """What that study has not computed yet, or leaves out, is no mark on a reader's own."""
+    mine = study.profile("published", task="rte")
+    assert mine.name == "published"
+    assert {cell.status for cell in study.cells(mine)} == {"missing"}
+    assert study.excused(mine) == {}
+    assert not study.profile("published", seeds=2).forked
+
+
+@pytest.mark.parametrize("budgets", [(0.9, 0.5), (0.3,), (0.9, 0.7, 0.5, 0.3)])
+def test_a_quick_grid_is_never_empty(budgets):
+    specs = study.specs("coreset", "quick", "grid", budgets=budgets)
+    assert {spec.budget for spec in specs} == {min(budgets, key=lambda b: abs(b - 0.5))}
 
 
 def test_another_encoder_and_task_go_to_the_local_store():

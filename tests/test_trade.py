@@ -78,6 +78,13 @@ def test_a_lead_is_at_equal_speed_and_a_slow_rival_stands_with_its_fastest_run()
     assert "no timing" in measure("lead-at-speed", CURVE, rival, TIMED, 4)
 
 
+def test_a_lead_may_be_at_equal_size_too():
+    own, rival = [run(0.5, 370), run(0.125, 340)], [run(0.25, 350, arm="cofi-layers")]
+    at_half_way = measure("lead-at-size", own, rival, cell=0.25)  # over the logarithm
+    assert at_half_way.value == pytest.approx((355 - 350) / N)
+    assert measure("lead-at-size", own, rival, cell=0.125).value == pytest.approx(-10 / N)
+
+
 def test_a_rival_of_another_encoder_is_as_fast_as_its_seconds_say():
     large = [run(0.5, 375, LARGE), run(0.1, 350, LARGE)]
     timed = [timing(large[0], 8.0, 4.0), timing(large[1], 8.0, 0.5), *TIMED]

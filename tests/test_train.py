@@ -174,6 +174,32 @@ def test_a_killed_training_goes_on_to_the_same_result(
         )
     with pytest.raises(StudyError, match="other hyperparameters"):
         finetune(model, digits, data, recipe, 1, killed_at(99), **more, checkpoint=file)
+    for other in (model, *([more["teacher"]] if distilled else [])):
+        with torch.no_grad():
+            other.classifier.bias += 1
+        with pytest.raises(StudyError, match="other hyperparameters"):
+            finetune(model, digits, data, recipe, 0, killed_at(99), **more, checkpoint=file)
+        with torch.no_grad():
+            other.classifier.bias -= 1
+
+
+def test_a_loss_that_turns_nan_leaves_the_last_checkpoint(
+    make_classifier, data, digits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    model, file = make_classifier("bert", 2), tmp_path / "finetune.safetensors"
+    recipe = Recipe(steps=12, batch=16, lr=3e-3, precision="float32")
+    straight = finetune(model, digits, data, recipe, 0)
+    real, count = train._loss, iter(range(99))
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            train, "_loss", lambda *a: real(*a) * (float("nan") if next(count) == 7 else 1)
+        )
+        with pytest.raises(StudyError, match="the loss is nan at step 8"):
+            finetune(model, digits, data, recipe, 0, checkpoint=file)
+    again = finetune(model, digits, data, recipe, 0, checkpoint=file)
+    assert again.before > 0
+    torch.testing.assert_close(again.model.state_dict(), straight.model.state_dict())
 
 
 def test_a_distilled_training_follows_its_teacher_not_the_labels(make_classifier, data, digits):

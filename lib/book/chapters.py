@@ -28,6 +28,7 @@ def fork(name: str, parameters: Mapping[str, Any]) -> Path:
     """Execute one notebook with other parameters, into the local cache; the book stays as it is.
 
     What is wrong with a task, an encoder, seeds or budgets is said before the notebook starts.
+    What the chapter lacks in the local store is computed first, and its shapes are timed.
     """
     values = "-".join(str(value) for value in parameters.values())
     label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{values}").strip("-")
@@ -35,8 +36,23 @@ def fork(name: str, parameters: Mapping[str, Any]) -> Path:
     found = _found(parameters)
     if name in study.CHAPTERS:
         wishes = {wish: value for wish, value in found.items() if wish != "profile"}
-        study.specs(name, found.get("profile", "quick"), **wishes)
+        p = study.profile(found.get("profile", "quick"), **wishes)
+        study.specs(name, p)
+        if p.folder == study.LOCAL:
+            compute(name, p)
     return execute(name, found, assets.CACHE / "forks" / label) / f"{name}.ipynb"
+
+
+def compute(name: str, p: study.Profile) -> None:
+    """Put whatever a chapter lacks into its profile's store: runs, answers and timings."""
+    from lib.execute import answer, obtain
+
+    obtain(study.expected(name, p), p.store)
+    answer(study.answerable(name, p), p.store)
+    if study.untimed(p, (name,)):
+        from lib.measures.timings import measure
+
+        measure(p, chapters=(name,))
 
 
 def _found(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 
 from lib import claims, study
-from lib.runs import Run
+from lib.runs import Run, Timing
 
 ROOT = Path(__file__).resolve().parents[2]
 RENDERERS = ("jupyter-book", "papermill", "matplotlib", "pandas", "numpy")
@@ -65,7 +66,7 @@ A verdict links to its figure.</caption>
 <thead><tr>
 <th data-sort>Claim</th><th data-sort data-filter>Verdict</th>
 <th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
-<th>Stated</th><th>Measured [95%]</th><th data-sort>Runs</th>
+<th>Stated</th><th>Measured [95%]</th><th data-sort>Runs or rounds</th>
 <th data-sort data-filter>Fidelity</th>
 </tr></thead>
 <tbody>
@@ -76,7 +77,7 @@ A verdict links to its figure.</caption>
 {% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 <td>{{ it.encoder }}</td><td>{{ it.task }}</td>
 {{ numbers(it) }}
-<td>{{ it.cells | sum(attribute="n") }}</td><td>{{ it.fidelity }}</td>
+<td>{{ counted(it) }}</td><td>{{ it.fidelity }}</td>
 </tr>
 {% endfor %}</tbody></table></div>
 ```
@@ -116,7 +117,8 @@ def brief(profile: str, findings: Sequence[claims.Finding]) -> str:
 
 def _rendered(template: str, **given: object) -> str:
     page = Environment(autoescape=True).from_string(TABLES + template)
-    return page.render(stated=_stated, measured=_measured, **given).lstrip()
+    given |= {"stated": _stated, "measured": _measured, "counted": claims.counted}
+    return page.render(**given).lstrip()
 
 
 def provenance(profile: str, seconds: Mapping[str, float]) -> str:
@@ -129,6 +131,8 @@ def provenance(profile: str, seconds: Mapping[str, float]) -> str:
         (
             "## Where the records were made",
             _table(("", "of the records"), _origins(list(runs.values()))),
+            "## Where speed was measured",
+            _table(("", "of the timings"), _timed(store.timings())),
             "## Run times by chapter",
             _table(
                 ("chapter", "records", "computing", "of it teachers", "to execute for this book"),
@@ -166,11 +170,10 @@ def _interval(cell: claims.Cell) -> tuple[float, float, float]:
 def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What differs between records is listed with the number of records."""
     origins = [run.provenance for run in runs]
-    dates = sorted(it["finished"][:10] for it in origins)
     packages = sorted({package for it in origins for package in it["versions"]})
     rows = [
         ("commit", _tally(f"`{it['commit'][:10]}`{_changed(it)}" for it in origins)),
-        ("finished", " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "-"),
+        ("finished", _dates(origins)),
         ("device", _tally(it["device"] for it in origins)),
         ("threads", _tally(str(it["threads"]) for it in origins)),
         ("precision", _tally(it["precision"] for it in origins)),
@@ -181,6 +184,24 @@ def _origins(runs: Sequence[Run]) -> list[tuple[str, str]]:
         (package, _tally(it["versions"].get(package, "-") for it in origins))
         for package in packages
     ]
+
+
+def _timed(timings: Sequence[Timing]) -> list[tuple[str, str]]:
+    """The same of timings."""
+    origins = [timing.provenance for timing in timings]
+    return [
+        ("commit", _tally(f"`{it['commit'][:10]}`{_changed(it)}" for it in origins)),
+        ("finished", _dates(origins)),
+        ("device", _tally(timing.machine for timing in timings)),
+        ("threads", _tally(str(timing.protocol["threads"]) for timing in timings)),
+        ("torch", _tally(it["versions"]["torch"] for it in origins)),
+    ]
+
+
+def _dates(origins: Sequence[Mapping[str, Any]]) -> str:
+    """The first day and the last."""
+    dates = sorted(it["finished"][:10] for it in origins)
+    return " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "-"
 
 
 def _short(runs: Sequence[Run]) -> str:

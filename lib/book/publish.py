@@ -19,7 +19,6 @@ import yaml
 from lib import assets, claims, study
 from lib.book import chapters, pages
 from lib.errors import StudyError
-from lib.runs import shape_key
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -72,23 +71,6 @@ def _seconds(path: Path) -> float:
     return nbformat.read(path, as_version=4).metadata["papermill"]["duration"]
 
 
-def untimed(profile: str) -> list[study.Clocked]:
-    """The shapes on record whose speed is not, on any machine."""
-    store = study.profile(profile).store
-    timed = {}
-    for timing in store.timings():
-        timed.setdefault((timing.encoder, shape_key(timing.shape)), []).append(timing.protocol)
-    wanted = (it for name in study.CHAPTERS for it in study.timings(name, profile, store.all()))
-    return [
-        it
-        for it in wanted
-        if not any(
-            it.protocol.items() <= protocol.items()
-            for protocol in timed.get((it.encoder, shape_key(it.shape)), [])
-        )
-    ]
-
-
 def _require_records(profile: str) -> None:
     """StudyError that names the first record which is missing and not marked untested."""
     lost = [cell.spec for cell in study.cells(profile) if cell.status == "missing"]
@@ -106,7 +88,7 @@ def _require_records(profile: str) -> None:
             f"({asked[0].label}); compute them with `make study PROFILE={profile}` or mark them "
             "in data/untested.yaml"
         )
-    if unknown := untimed(profile):
+    if unknown := study.untimed(profile):
         raise StudyError(
             f"the {profile} book lacks {len(unknown)} timings, first of {unknown[0].encoder} under "
             f"{unknown[0].protocol}; measure them with `make timings PROFILE={profile}`"

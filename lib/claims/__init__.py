@@ -13,7 +13,7 @@ From a row of YAML to a line of the ledger:
 from lib.claims.checks import FIELDS
 from lib.claims.claim import RELATIONS, Cell, Claim, Finding, Source, Verdict
 from lib.claims.judging import judge
-from lib.claims.ledger import COLUMNS, findings, table
+from lib.claims.ledger import COLUMNS, counted, findings, table
 from lib.claims.reading import FOLDER, digest, load
 from lib.claims.verdicts import overall, verdict_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "Finding",
     "Source",
     "Verdict",
+    "counted",
     "digest",
     "findings",
     "judge",

@@ -7,9 +7,9 @@ from typing import Any
 from lib import study
 from lib.claims.answers import commonest, wilson
 from lib.claims.claim import Cell, Claim, Verdict
-from lib.claims.quantities import QUANTITIES, Evidence
+from lib.claims.quantities import ANSWERED, QUANTITIES, Evidence
 from lib.claims.verdicts import verdict_of
-from lib.runs import Run, Spec, Timing
+from lib.runs import Run, Spec, Timing, of_one_machine
 
 SAME = 0.97  # of the texts with one answer, where not so many are: a model that stopped reading
 
@@ -30,7 +30,7 @@ def timings_of(
     others: Iterable[str] = (),
     tokens: bool = False,
 ) -> tuple[Timing, ...]:
-    """Timings under a protocol, of the machine that has most: a ratio never crosses machines.
+    """Timings under a protocol, of one machine.
 
     `others` are encoders of rivals, wanted beside those of `encoder`.
 
@@ -45,9 +45,7 @@ def timings_of(
         and ("tokens" in timing.protocol) == tokens
         and all(timing.protocol.get(name) == value for name, value in wanted.items())
     ]
-    machines = [timing.machine for timing in fits]
-    chosen = max(sorted(set(machines)), key=machines.count, default=None)
-    return tuple(timing for timing in fits if timing.machine == chosen)
+    return tuple(of_one_machine(fits))
 
 
 def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
@@ -64,8 +62,9 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
         return replace(blank, note=estimate)
     seeds = len(evidence.runs)
     notes = [f"{seeds} of the {claim.seeds} seeds asked for"] if 0 < seeds < claim.seeds else []
-    if QUANTITIES[judged].reads == "answers":
-        notes += [note for each in (evidence.runs, evidence.rivals) for note in _stopped(each)]
+    if QUANTITIES[judged].reads in ANSWERED:
+        sides = (evidence.runs, evidence.rivals)
+        notes += [note for each in sides for note in (*_stopped(each), *_unmended(each))]
     return replace(
         blank,
         measured=estimate.value,
@@ -87,9 +86,25 @@ def _stopped(runs: Sequence[Run]) -> list[str]:
     )
     if not same:
         return []
-    arm, budget = study.arm_of(runs[0].spec), runs[0].spec.budget
-    every = f"{same} of its {len(runs)} runs" if len(runs) > 1 else "its run"
-    return [f"{arm} at {budget:g}: one answer for {SAME:.0%} of the texts or more in {every}"]
+    return [f"{_place(runs)}: one answer for {SAME:.0%} of the texts or more in {_of(same, runs)}"]
+
+
+def _unmended(runs: Sequence[Run]) -> list[str]:
+    """A line about least squares that were given up: what lies above is not mended."""
+    tuned = [run.trace["tuned"][-1] for run in runs if run.trace.get("tuned")]
+    layers = [step["layer"] + 1 for step in tuned if not step["accepted"]]
+    if not layers:
+        return []
+    at = ", ".join(str(layer) for layer in sorted(set(layers)))
+    return [f"{_place(runs)}: not mended from layer {at} on in {_of(len(layers), runs)}"]
+
+
+def _place(runs: Sequence[Run]) -> str:
+    return f"{study.arm_of(runs[0].spec)} at {runs[0].spec.budget:g}"
+
+
+def _of(some: int, runs: Sequence[Run]) -> str:
+    return f"{some} of its {len(runs)} runs" if len(runs) > 1 else "its run"
 
 
 def _stated(claim: Claim, cell: Any, judged: str) -> tuple[float, float | None, float | None]:

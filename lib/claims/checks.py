@@ -120,4 +120,4 @@ def _cell_fits(cell: Any, by: str) -> bool:
         return _number(cell) and cell >= 1
     if by == "probe":
         return _number(cell)
-    return _number(cell) and (0 < cell <= 1 if by == "budget" else cell >= 2)
+    return _number(cell) and (0 < cell <= 1 if by in ("budget", "size") else cell >= 2)

@@ -7,16 +7,17 @@ from typing import Any
 from lib import study
 from lib.claims.cells import at_cell, cell_of, timings_of
 from lib.claims.claim import Claim, Finding, Verdict
-from lib.claims.quantities import PER_ENCODER, QUANTITIES, Evidence, cell_name
+from lib.claims.quantities import ANSWERED, PER_ENCODER, QUANTITIES, Evidence, cell_name
 from lib.claims.reading import digest
 from lib.claims.verdicts import overall
 from lib.runs import Probe, Question, Run, Spec, Timing
 
+ABROAD = "shown, not judged: what it is held against belongs to another encoder's weights"
 ABOUT_SPARSITY = ("sparsity", "full-sparsity", "within-layers", "expected-off", "realised-off")
-# Chapters whose talk states accuracies alone. Held against F1 or Matthews' correlation their
-# numbers would mean something else: F1 is 0 for a model that never says yes and high for one that
-# always does, though both have stopped reading.
-ACCURACIES = ("coreset",)
+# By chapter the metrics in whose place its talk states accuracies. Held against them its numbers
+# would mean something else: F1 is 0 for a model that never says yes and high for one that always
+# does, though both have stopped reading. CoFi's talks give CoLA in Matthews' correlation.
+ACCURACIES = {"coreset": ("f1", "matthews"), "kcm": ("f1", "matthews"), "cofi": ("f1",)}
 
 
 def judge(
@@ -43,7 +44,10 @@ def judge(
     own, rivals = (_meant(specs, select) for select in (claim.select, claim.versus))
     pairs: dict[tuple[str, str], None] = dict.fromkeys((s.encoder, s.task) for s in own)
     if quantity.reads in PER_ENCODER:  # its first task will do
-        pairs = {(e, t): None for e, t in reversed({e: t for e, t in reversed(pairs)}.items())}
+        firsts: dict[str, str] = {}
+        for encoder, task in pairs:
+            firsts.setdefault(encoder, task)
+        pairs = dict.fromkeys(firsts.items())
     found = [
         finding
         for encoder, task in pairs
@@ -91,7 +95,7 @@ def _finding(
     theirs = [s for s in rivals if s.task == task and (abroad or s.encoder == encoder)]
     dropped = QUANTITIES[judged].reads == "token-timings"
     near = timings_of(timings, encoder, claim.protocol, {s.encoder for s in theirs}, dropped)
-    accurate = claim.chapter in ACCURACIES and QUANTITIES[judged].reads == "answers"
+    told = ACCURACIES.get(claim.chapter, ()) if QUANTITIES[judged].reads in ANSWERED else ()
     cells, used, asked, failed, other = [], [], {}, {}, False
     for cell in claim.stated:
         at, against = at_cell(mine, cell, judged), at_cell(theirs, cell, judged)
@@ -106,9 +110,8 @@ def _finding(
             tuple(claim.reference.get(task, ())),
         )
         used += [*evidence.runs, *evidence.rivals]
-        if accurate:
-            plain = _in_accuracy(evidence)
-            other, evidence = other or plain != evidence, plain
+        plain = _in_accuracy(evidence, told)
+        other, evidence = other or plain != evidence, plain
         asked |= dict.fromkeys([*at, *against])
         found = cell_of(claim, cell, judged, evidence)
         short = QUANTITIES[judged].reads not in PER_ENCODER and any(
@@ -118,6 +121,8 @@ def _finding(
         # no verdict before all runs are there, and none on models larger than they should be
         if (short or missed) and found.verdict is not Verdict.UNTESTED:
             found = replace(found, verdict=Verdict.INCONCLUSIVE)
+        if QUANTITIES[judged].home and fidelity == "replication" and not found.note:
+            found = replace(found, verdict=Verdict.UNTESTED, note=ABROAD)
         failed |= dict.fromkeys(missed)
         cells.append(found)
     if not cells:
@@ -125,6 +130,8 @@ def _finding(
     verdict = overall([cell.verdict for cell in cells], QUANTITIES[judged].joint)
     have = sum(s in runs for s in asked)
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
+    if len(cells) < len(claim.stated):
+        notes.append(f"{len(cells)} of its {len(claim.stated)} stated numbers are asked for here")
     notes += [f"{len(failed)} of its runs missed the sparsity they name"] if failed else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += ["judged in accuracy, which is what the talk states"] if other else []
@@ -145,13 +152,15 @@ def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
     return [spec for spec in own if spec.options.get("strict", True)]
 
 
-def _in_accuracy(e: Evidence) -> Evidence:
-    """The evidence with all of its runs told in accuracy."""
-    told = {
-        name: tuple(run.in_accuracy() for run in getattr(e, name))
-        for name in ("runs", "rivals", "all")
-    }
-    return replace(e, **told)
+def _in_accuracy(e: Evidence, metrics: Sequence[str]) -> Evidence:
+    """The evidence with those of its runs told in accuracy that are told in one of these."""
+
+    def told(runs: Sequence[Run]) -> tuple[Run, ...]:
+        return tuple(
+            run.in_accuracy() if run.per_example["metric"] in metrics else run for run in runs
+        )
+
+    return replace(e, runs=told(e.runs), rivals=told(e.rivals), all=told(e.all))
 
 
 def _of_itself(claim: Claim) -> Finding:

@@ -68,15 +68,19 @@ def table(found: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame([row for finding in found for row in _rows(finding)], columns=COLUMNS)
 
 
+def counted(finding: Finding) -> int:
+    """How many runs a finding rests on; where time is measured, rounds."""
+    counts = [cell.n for cell in finding.cells]  # cells of one shape rest on the same runs
+    by_budget = finding.cells and QUANTITIES[finding.quantity].by == "budget"
+    return sum(counts) if by_budget else max(counts, default=0)
+
+
 def _rows(finding: Finding) -> list[tuple]:
     place = (finding.encoder, finding.task)
     key, cells = finding.claim.key, finding.cells
     if len(cells) != 1:
-        counts = [cell.n for cell in cells]  # cells of one shape rest on the same runs
-        by_budget = cells and QUANTITIES[finding.quantity].by == "budget"
-        total = sum(counts) if by_budget else max(counts, default=0)
         blank = (None,) * 4
-        head = [(key, *place, *blank, total, finding.fidelity, finding.verdict.value)]
+        head = [(key, *place, *blank, counted(finding), finding.fidelity, finding.verdict.value)]
     else:
         head = []
     return head + [

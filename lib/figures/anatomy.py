@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 
+from lib import study
 from lib.claims import Finding
 from lib.figures import frames, style
 from lib.figures.style import FAINT, GREY, INK, TALK, Drawn
@@ -146,24 +147,27 @@ def _alone(found: list[Run], timed: Iterable[Timing]) -> pd.DataFrame:
 
 
 def precision(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
-    """What bfloat16 buys beside pruning: every bar against one encoder's dense float32 model.
+    """What bfloat16 buys beside pruning: every bar against the dense float32 model.
 
-    `found` are runs of one encoder. The two formats took their turns one after the other on the
-    same machine, not interleaved.
+    That which took turns with the shape in float32. `found` are runs of one encoder. The two
+    formats took their turns one after the other on the same machine, not interleaved.
     """
     shapes = {shape_key(run.shape): run for run in found if run.spec.method in ("dense", "coreset")}
     shapes |= {key: run for key, run in shapes.items() if run.spec.budget == 1}
     encoders = {run.spec.encoder for run in shapes.values()}
     table = frames.timings(timed)
-    table = table[(table["batch"] > 1) & table["zeroed"].isna() & table["encoder"].isin(encoders)]
-    base = table[(table["precision"] == "float32") & (table["arm"] == "dense")]["seconds"]
-    own = table[(table["arm"] == "pruned") & table["shape"].isin(shapes)]
-    if base.empty or own.empty:
+    batched = (table[list(study.BATCHED)] == pd.Series(study.BATCHED)).all(axis=1)
+    table = table[batched & table["zeroed"].isna() & table["encoder"].isin(encoders)]
+    dense = table[(table["precision"] == "float32") & (table["arm"] == "dense")]
+    base = dense.drop_duplicates("shape").set_index("shape")["seconds"]
+    own = table[(table["arm"] == "pruned") & table["shape"].isin(base.index.intersection(shapes))]
+    if own.empty:
         return style.untested("number formats", own)
+    taken = own["shape"].map(base)
     own = own.assign(
-        speedup=base.median() / own["seconds"],
-        low=base.median() / own["high"],
-        high=base.median() / own["low"],
+        speedup=taken / own["seconds"],
+        low=taken / own["high"],
+        high=taken / own["low"],
         unit=[shapes[key].spec.unit * (shapes[key].spec.budget < 1) for key in own["shape"]],
         macs=[shapes[key].kept["macs"] for key in own["shape"]],
         what=[_what(shapes[key]) for key in own["shape"]],

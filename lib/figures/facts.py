@@ -15,7 +15,7 @@ from lib import study
 from lib.claims import Finding, Verdict
 from lib.claims.quantities import macs
 from lib.figures import frames
-from lib.runs import Probe, Run, Timing
+from lib.runs import Probe, Run
 
 UNTESTED = "untested"
 
@@ -24,7 +24,8 @@ def place(p: study.Profile, findings: Sequence[Finding]) -> dict[str, str]:
     """What a chapter is about: its profile, encoder and task, and how its claims fared."""
     counts = Counter(finding.verdict for finding in findings)
     words = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]]
-    own = {f.fidelity for f in findings if (f.encoder, f.task) == (p.encoder, p.task)}
+    tested = [finding for finding in findings if finding.claim.kind != "context"]
+    own = {f.fidelity for f in tested if (f.encoder, f.task) == (p.encoder, p.task)}
     fidelity = "replication" if "replication" in own else "reproduction"
     return {
         "profile": p.name,
@@ -50,9 +51,7 @@ def verdicts(findings: Iterable[Finding]) -> dict[str, str]:
     return facts
 
 
-def anatomy(
-    found: Sequence[Run], timed: Iterable[Timing], findings: Sequence[Finding]
-) -> dict[str, str]:
+def anatomy(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]:
     """Of the opening chapter; `found` are runs of one encoder, its dense one among them."""
     parts = frames.parts(found)
     dense = next((run for _, run in frames.one_each(found)), None)
@@ -79,13 +78,13 @@ def anatomy(
     facts["zeros-speed"] = _measured(findings, "coreset.unstructured", "", ".2f")
     facts["compact-speed"] = _measured(findings, "coreset.attention-speed", 0.3, ".2f")
     facts["full-speed"] = _measured(findings, "coreset.time", 0.3, ".2f")
-    return facts | {"bfloat16": _bfloat16(dense, timed)}
+    return facts
 
 
 _ANATOMY = (
     *("parameters", "encoder-parameters", "attention-share", "feed-forward-share"),
     *("embeddings-share", "tenth", "half", "exponent-macs", "exponent-seconds", "zeros-speed"),
-    *("compact-speed", "full-speed", "bfloat16"),
+    *("compact-speed", "full-speed"),
     *(f"{part}-macs-{n}" for part in ("feed-forward", "quadratic") for n in (32, 128, 512)),
 )
 
@@ -111,17 +110,6 @@ def _length_of(dense: Run, share: float) -> float:
     """The length at which attention's two products take this share of an encoder's MACs."""
     one = macs(dense.shape, 1)
     return share / (1 - share) * (one["projections"] + one["feed-forward"]) / one["products"]
-
-
-def _bfloat16(dense: Run, timed: Iterable[Timing]) -> str:
-    """Speed of the dense encoder in bfloat16 over float32, batched."""
-    table = frames.timings(timed)
-    mine = (table["encoder"] == dense.spec.encoder) & (table["arm"] == "dense")
-    own = table[mine & (table["batch"] > 1) & table["zeroed"].isna()]
-    by = own.groupby("precision")["seconds"].median()
-    if not {"float32", "bfloat16"} <= set(by.index):
-        return UNTESTED
-    return f"{by['float32'] / by['bfloat16']:.2f}"
 
 
 def coreset(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]:
@@ -169,7 +157,6 @@ def _readings(found: Sequence[Run], said: Any) -> dict[str, str]:
     if table.empty:
         return dict.fromkeys(_READINGS, UNTESTED)
     same = (table[list(study.CORESET)] == pd.Series(study.CORESET)).all(axis=1)
-    rank = str(same.idxmax() + 1) if same.any() else UNTESTED
     best = table.iloc[0].to_dict()
     shared = [name.removeprefix("off@") for name in table.columns if name.startswith("off@")]
     return {
@@ -177,11 +164,26 @@ def _readings(found: Sequence[Run], said: Any) -> dict[str, str]:
         "nearest": frames.reading(best),
         "nearest-by": f"{100 * best['distance']:.1f}",
         "readings": str(len(table)),
-        "headline-rank": rank,
+        **(_chance(table, int(same.idxmax())) if same.any() else dict.fromkeys(_CHANCE, UNTESTED)),
     }
 
 
-_READINGS = ("compared", "nearest", "nearest-by", "readings", "headline-rank")
+def _chance(table: pd.DataFrame, at: int) -> dict[str, str]:
+    """Where the headline reading, row `at`, stands, and how far its own seeds lie apart."""
+    own = table.iloc[at]
+    if own["seeds"] < 2:
+        return dict.fromkeys(_CHANCE, UNTESTED) | {"headline-rank": str(at + 1)}
+    between = table["distance"].between(own["low"], own["high"])
+    return {
+        "headline-rank": str(at + 1),
+        "headline-seeds": str(own["seeds"]),
+        "headline-range": f"{100 * own['low']:.1f} to {100 * own['high']:.1f}",
+        "headline-between": str(int(between.sum())),
+    }
+
+
+_CHANCE = ("headline-rank", "headline-seeds", "headline-range", "headline-between")
+_READINGS = ("compared", "nearest", "nearest-by", "readings", *_CHANCE)
 
 
 def _score(table: pd.DataFrame, arm: str, budget: float, after: str) -> str:

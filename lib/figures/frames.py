@@ -11,7 +11,7 @@ from lib.claims import Claim, Finding
 from lib.claims.answers import wilson
 from lib.claims.quantities import QUANTITIES, Evidence, macs
 from lib.errors import StudyError
-from lib.runs import Run, Timing, shape_key, unpack_examples
+from lib.runs import Run, Timing, of_one_machine, shape_key, unpack_examples
 
 READING = ("axis", "importance", "sampler", "rescale")  # what the slides leave open
 CELL = ("encoder", "task", "arm", "unit", "after", "budget")
@@ -117,9 +117,10 @@ _FINDING_CELL = (
 
 
 def timings(found: Iterable[Timing]) -> pd.DataFrame:
-    """One row a timing and arm: median seconds with the quartiles of its rounds.
+    """One row a timing and arm: median seconds with the quartiles of its rounds; models that drop
+    tokens are another matter (figures.tokens.speed).
 
-    Only of the machine that timed most: a ratio never crosses machines.
+    Only of one machine: see `runs.of_one_machine`.
     """
     rows = [
         {
@@ -133,18 +134,14 @@ def timings(found: Iterable[Timing]) -> pd.DataFrame:
             "high": float(np.percentile(samples, 75)),
             "rounds": len(samples),
         }
-        for timing in found
-        if "tokens" not in timing.protocol  # see figures.tokens.speed
+        for timing in of_one_machine(it for it in found if "tokens" not in it.protocol)
         for arm, samples in timing.seconds.items()
     ]
     columns = ["encoder", "shape", "machine", *_PROTOCOL, "arm", "seconds", "low", "high", "rounds"]
-    table = pd.DataFrame(rows, columns=columns)
-    if table.empty:
-        return table
-    return table[table["machine"] == table["machine"].mode().iloc[0]].reset_index(drop=True)
+    return pd.DataFrame(rows, columns=columns)
 
 
-_PROTOCOL = ("batch", "length", "padding", "precision", "zeroed")
+_PROTOCOL = ("batch", "length", "padding", "precision", "zeroed", "threads")
 
 
 def densities(found: Iterable[Run]) -> pd.DataFrame:
@@ -227,23 +224,29 @@ def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float)
     """How far each reading of the slides lies from their table, nearest first.
 
     The distance is the root mean square, over densities, of our drop from our own dense model less
-    the talk's drop from its own. Compared are the densities at which most readings were run (the
-    columns off@...); a reading that lacks one of them is left out.
+    the talk's drop from its own. Every reading goes by the same one seed, the first: a mean over
+    several would come nearer by having less noise. `low` and `high` are the least and the greatest
+    distance of its single seeds, `seeds` so many. Compared are the densities at which most readings
+    were run (the columns off@...); a reading that lacks one of them is left out.
     """
-    table = cells([run for run in found if _is_reading(run)], by=(*READING, "budget"))
+    table = runs(run for run in found if _is_reading(run))
     table = table[table["budget"].isin(list(stated))]
-    table = table.assign(off=table["drop"] - dense + table["budget"].map(stated).astype(float))
-    columns = [*READING, "distance"]
+    columns = [*READING, "distance", "low", "high", "seeds"]
     if table.empty:
         return pd.DataFrame(columns=columns)
-    wide = table.pivot(index=list(READING), columns="budget", values="off")
-    sets = wide.notna().apply(lambda row: tuple(wide.columns[row]), axis=1)
+    off = table["drop"] - dense + table["budget"].map(stated).astype(float)
+    by = [*READING, "seed"]
+    wide = table.assign(off=off).pivot(index=by, columns="budget", values="off")
+    seed = wide.index.get_level_values("seed")
+    first = wide[seed == seed.min()]
+    sets = first.notna().apply(lambda row: tuple(first.columns[row]), axis=1)
     shared = list(sets.mode().iloc[0])
     wide = wide[shared[::-1]].dropna()
-    distance = np.sqrt((wide**2).mean(axis=1))
+    each = np.sqrt((wide**2).mean(axis=1))
+    chance = each.groupby(level=list(READING)).agg(low="min", high="max", seeds="size")
     wide.columns = [f"off@{budget:g}" for budget in wide.columns]
-    near = wide.assign(distance=distance).sort_values("distance", kind="stable")
-    return near.reset_index()
+    near = wide.assign(distance=each).xs(seed.min(), level="seed").join(chance)
+    return near.sort_values("distance", kind="stable").reset_index()
 
 
 def _is_reading(run: Run) -> bool:
@@ -282,6 +285,7 @@ ARM_WORDS = {
     "kcm-d2-unscaled": "D2 alone, unscaled",
     "kcm-voting": "KCM by votes",
     "kcm-layerwise": "KCM, R2 by layer",
+    "kcm-even": "KCM, evenly by layer",
     "kcm-512": "KCM + 512 labels",
     "kcm-1k": "KCM + 1024 labels",
     "ffn-w1": "norm of W1, scaled",

@@ -36,7 +36,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "taylor-once": ("#c98500", "h"),
     "taylor-steps": ("#8a5a00", "H"),
     "movement": ("#332288", "d"),
-    # 25 are more than hues can part: blues are KCM's, oranges and browns weights', greens
+    # 26 are more than hues can part: blues are KCM's, oranges and browns weights', greens
     # outputs', reds and purples other papers'; lightness and marker do the rest.
     "kcm": ("#0072b2", "o"),
     "kcm-unscaled": ("#3d9fd6", "s"),
@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "kcm-d2-unscaled": ("#1f6075", "8"),
     "kcm-voting": ("#7b93c4", "<"),
     "kcm-layerwise": ("#2a8fa8", ">"),
+    "kcm-even": ("#56b4e9", "X"),
     "kcm-512": ("#6a7a99", "p"),
     "kcm-1k": ("#3f4d6b", "h"),
     "ffn-w1": ("#b86b00", "^"),

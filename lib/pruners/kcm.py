@@ -33,7 +33,8 @@ class Pruner:
     ranks: both, or one score alone. kernel, sigma, stop, limit, floor: of R2, see
     `hull.representatives`. activation: D2 is its mean, mean absolute value or rms over all real
     tokens. normaliser: of D2 in each layer, before the product; a constant layer becomes 0.
-    layerwise: normalise R2, or the one score that ranks, in each layer too. merge: the "product";
+    layerwise: normalise R2, or the one score that ranks, in each layer too. even: keep equally many
+    filters of every layer, one more of the first where it must be. merge: the "product";
     or by "voting" (in the talk, not in the paper) each score votes for its own best, and the
     product decides between equal votes. recover, guide, heads: see `filters.prune`; not "bias".
     labels: so many labelled sentences, the first of the sample, refine the choice by one backward
@@ -65,6 +66,7 @@ class Pruner:
     activation: Literal["mean", "abs", "rms"] = "abs"
     normaliser: Literal["min-max", "l2", "sum", "max"] = "l2"
     layerwise: bool = False
+    even: bool = False
     merge: Literal["product", "voting"] = "product"
     recover: Recovery = "scale"
     guide: Guide = "sqrt"
@@ -146,7 +148,11 @@ class Pruner:
         return swapped(best, merged, scores["gradient"]) if self.labels else best
 
     def merged(self, scores: dict[str, Tensor]) -> Float[Tensor, "L F"]:
-        """The score that ranks."""
+        """The score that ranks over all layers; an even choice goes by the place in each."""
+        found = self._merged(scores)
+        return found.argsort(dim=1, stable=True).argsort(dim=1).to(found) if self.even else found
+
+    def _merged(self, scores: dict[str, Tensor]) -> Float[Tensor, "L F"]:
         alone = None if self.ranks == "r2d2" else scores[self.ranks]
         if alone is not None:
             return normalised(alone, self.normaliser) if self.layerwise else alone

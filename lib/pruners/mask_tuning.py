@@ -3,7 +3,9 @@
 Three stages: a search by the diagonal of the Fisher information, a rearrangement within each layer
 by its blocks, and a least-squares tuning of what survives. Departures, where the authors' code is
 at fault: samples are drawn without replacement, the search may keep no head at all, a system that
-LSMR solved is never taken for a failure, and the model really shrinks.
+LSMR solved is never taken for a failure, and the model really shrinks. One that is ours alone: the
+last FFN follows the teacher on all tokens, theirs on the class token for classification; its
+factors are those that are most often refused (`tuning.BOUND`).
 """
 
 from collections.abc import Iterable

@@ -16,7 +16,7 @@ from lib.runs.examples import (
     unpack_values,
 )
 from lib.runs.naming import digest, shape_key
-from lib.runs.records import FRACTIONS, Probe, Run, Timing
+from lib.runs.records import FRACTIONS, Probe, Run, Timing, of_one_machine
 from lib.runs.spec import Question, Spec
 from lib.runs.store import Store
 
@@ -30,6 +30,7 @@ __all__ = [
     "Store",
     "Timing",
     "digest",
+    "of_one_machine",
     "pack_examples",
     "pack_labels",
     "pack_values",

@@ -1,5 +1,6 @@
 """What happened, and is a record of it whole?"""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ class Run:
     `dense` and `pruned` hold MEASURED, `kept` and `nonzero` FRACTIONS of the dense model (MACs by
     shape, but kept["macs"] of a model that drops tokens: executed on the reported texts),
     `per_example` what `pack_examples` made, `shape` the pruned model's, `seconds` by phase.
-    `provenance["claims"]` is `claims.digest(chapter)` at the time of the run. `trace` is what a
-    method wrote down of its own way (a pruned model's attribute of that name): training curves,
-    errors by layer; a record without any has no such field.
+    `provenance["claims"]` is `claims.digest()`, of every file, at the time of the run. `trace` is
+    what a method wrote down of its own way (a pruned model's attribute of that name): training
+    curves, errors by layer; a record without any has no such field.
     """
 
     spec: Spec
@@ -58,7 +59,8 @@ class Timing:
     """How fast one shape ran on one machine, every arm interleaved with the others.
 
     `protocol` is {batch, length, precision, threads, ...}; `seconds` holds the samples of each
-    arm (dense_padded, dense, pruned, hf), `ratio` what follows from their medians.
+    arm (dense_padded, dense, pruned, hf), `ratio` the median over rounds of what each arm took,
+    over what the pruned one took in the same round.
     """
 
     encoder: str
@@ -77,6 +79,16 @@ class Timing:
     @property
     def file(self) -> Path:
         return Path(TIMINGS, slug(self.encoder), f"{shape_key(self.shape)}-{self.key}.json")
+
+
+def of_one_machine(found: Iterable[Timing]) -> list[Timing]:
+    """Those of the machine that timed most, of two that timed as much the one that did so last: a
+    ratio never crosses machines."""
+    by: dict[str, list[Timing]] = {}
+    for timing in found:
+        by.setdefault(timing.machine, []).append(timing)
+    last = {m: max(str(t.provenance.get("finished", "")) for t in own) for m, own in by.items()}
+    return max(by.values(), key=lambda own: (len(own), last[own[0].machine]), default=[])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from lib.study.chapters import CHAPTERS, groups, protocols, questions, specs
 from lib.study.chapters.anatomy import LENGTHS
 from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
 from lib.study.chapters.tokens import clocked, lead, padded
-from lib.study.clocks import Clocked, timings
+from lib.study.clocks import Clocked, timings, untimed
 from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
 from lib.study.marks import PLACE, UNTESTED, Mark, untested
 from lib.study.profiles import DATA, LOCAL, PROFILES, Pair, Profile, profile
@@ -103,4 +103,5 @@ __all__ = [
     "timings",
     "unanswered",
     "untested",
+    "untimed",
 ]

@@ -31,7 +31,8 @@ def unanswered(name: str | Profile, chapters: Iterable[str] | None = None) -> li
 
 def excused(name: str | Profile, chapters: Iterable[str] | None = None) -> dict[Question, str]:
     """The unanswered questions that are marked untested, with the reasons."""
-    p, marks, found = profile(name), untested(), {}
+    p, found = profile(name), {}
+    marks = untested(p)
     for chapter in study.CHAPTERS if chapters is None else chapters:
         for question in questions(chapter, p):
             mark = next((m for m in marks if m.covers_question(p.name, chapter, question)), None)

@@ -36,7 +36,7 @@ class Cell:
 def cells(name: str | Profile, chapters: Iterable[str] | None = None) -> list[Cell]:
     """Every cell of a profile once, at the first group that wants it; of every chapter, or some."""
     p = profile(name)
-    marks, store, found = untested(), p.store, {}
+    marks, store, found = untested(p), p.store, {}
     for chapter in study.CHAPTERS if chapters is None else chapters:
         for group, wanted in groups(chapter, p).items():
             for s in wanted:

@@ -9,7 +9,7 @@ import yaml
 from lib import study
 from lib.errors import StudyError
 from lib.runs import Question, Spec
-from lib.study.profiles import DATA
+from lib.study.profiles import DATA, Profile
 from lib.study.selecting import check_select, matches, several
 
 UNTESTED = DATA / "untested.yaml"
@@ -46,8 +46,11 @@ class Mark:
         return all(here) and matches(s, rest)
 
 
-def untested() -> tuple[Mark, ...]:
-    """The cells that the study does without, from data/untested.yaml."""
+def untested(p: Profile | None = None) -> tuple[Mark, ...]:
+    """The cells that the study does without, from data/untested.yaml; a reader's own study, whose
+    encoder or task is another, does without none."""
+    if p is not None and p.forked:
+        return ()
     path = study.UNTESTED
     try:
         rows = yaml.safe_load(path.read_text()) or []

@@ -47,6 +47,11 @@ class Profile:
     def store(self) -> Store:
         return Store(self.folder)
 
+    @property
+    def forked(self) -> bool:
+        """Is it a reader's own, of another encoder or task, and so in another store?"""
+        return self.folder != PROFILES[self.name].folder if self.name in PROFILES else True
+
 
 PROFILES = {
     profile.name: profile
@@ -56,7 +61,7 @@ PROFILES = {
             LOCAL,
             "minilm-l6",
             "mr",
-            full=(1.0, 0.7, 0.3, 0.1),
+            full=(1.0, 0.5, 0.3, 0.1),
             executed=(0.5,),
             seeds=(0,),
             sampled=(0,),

@@ -5,7 +5,7 @@ The training that `pruners.cofi` is made of: one draw of all masks a batch, the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -21,6 +21,7 @@ from lib.training import checkpoints
 from lib.training.checkpoints import State
 from lib.training.distil import Distil, Teaching, check
 from lib.training.hard_concrete import (
+    Gates,
     Units,
     expected_sparsity,
     sampled_masks,
@@ -29,8 +30,8 @@ from lib.training.hard_concrete import (
 )
 from lib.training.lagrangian import Course, Price, Warmup
 
-CLEAR, GAIN, MOST = 0.002, 0.3, 0.02  # of the correction: aim so far above, move by, at the most
-CLOSE = 0.01  # a sparsity that passes the target by no more than this meets it
+CLEAR = 0.002  # aim so far above a target that is to be met: expected is not realised
+HALVINGS = 50  # of the interval in which the last shift of the neurons' gates lies
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Plan:
     course: Warmup
     own_start: bool  # let the target begin at the sparsity that fresh gates expect, not at 0
     unwind: bool
-    correct: bool  # move the target until the realised sparsity is met, and hold the gates there
+    meet: bool  # end where the realised sparsity passes the target, filled up to it
     lr: float
     reg_lr: float
     distil: Distil | None
@@ -88,11 +89,10 @@ class Joint:
         )
         self.price = Price(plan.reg_lr, plan.unwind, self.device)
         begin = expected_sparsity(self.gates, self.shape).item() if plan.own_start else 0.0
-        end = min(plan.target + CLEAR, 1.0) if plan.correct else plan.target
+        end = min(plan.target + CLEAR, 1.0) if plan.meet else plan.target
         rising = round(plan.warmup * plan.steps)
         self.course = Course(min(begin, end), end, rising, plan.course)
-        self.lift = 0.0  # how far the target has been moved
-        self.held = False  # gates and price stay as they are
+        self.met = False  # the target: there is nothing more to prune
 
     def _leaf(self, alpha: Tensor) -> Tensor:
         return alpha.clamp(-self.plan.clamp, self.plan.clamp).to(self.device).requires_grad_()
@@ -119,14 +119,13 @@ class Joint:
         pruning = self.since >= 0
         if self.since == 0:
             self.weights = self._optimiser()  # as the authors: no moments of what was before
-        moving = pruning and not self.held
         masks = sampled_masks(self.gates, self.masks, self.noise) if pruning else self.masks
         loss, parts = self._loss(batch, masks)
         if not torch.isfinite(loss):
             raise StudyError(f"the loss is {loss.item()} at step {self.step + 1}; lower lr?")
         sparsity = expected_sparsity(self.gates, self.shape)
-        target = self.course.target(max(self.since, 0)) + self.lift
-        (loss + self.price(sparsity, target) if moving else loss).backward()
+        target = self.course.target(max(self.since, 0))
+        (loss + self.price(sparsity, target) if pruning else loss).backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         steps = self.plan.steps
         done = self.since / steps if pruning else self.step / (self.before + steps)
@@ -134,7 +133,7 @@ class Joint:
             group["lr"] = self.plan.lr * (1 - done)
         self.weights.step()
         self.weights.zero_grad()
-        if moving:
+        if pruning:
             self.alphas.step()
             self.price.step(sparsity.item(), target)
             with torch.no_grad():
@@ -144,19 +143,45 @@ class Joint:
         sparsity = float(sparsity.detach())
         self.step += 1
         if pruning:
-            self._hold()
+            self._meet()
         prices = {name: float(getattr(self.price, name).detach()) for name in ("l1", "l2")}
         return {"expected": sparsity, "target": target} | parts | prices
 
-    def _hold(self) -> None:
-        """Once the realised sparsity meets the target it shall stay there: only weights train on.
+    def _meet(self) -> None:
+        """Past the warm-up the target is met where the realised sparsity first passes it.
 
-        Gates near the clamp answer a price late and then all at once; the price winds up the other
-        way meanwhile, and the sparsity would swing about the target for as long as one trains.
+        Gates near the clamp answer a price late and then many at once: what went too far comes
+        back. To train on would let the sparsity swing about the target instead. Where the steps
+        run out below the target, what is lacking goes in the same way.
         """
-        if self.plan.correct and not self.held and self.since >= self.course.steps:
-            over = self.realised(self.settled()) - self.plan.target
-            self.held = 0 <= over <= CLOSE
+        if not self.plan.meet or self.met or self.since < self.course.steps:
+            return
+        if self.since == self.plan.steps or self._over(self.gates) >= 0:
+            self._fill()
+            self.met = self._over(self.gates) >= 0
+
+    @torch.no_grad()
+    def _fill(self) -> None:
+        """Shift the gates of all neurons, the smallest units, by the most that meets the target.
+
+        They stay as they are where no shift does.
+        """
+        clamp, alpha = self.plan.clamp, self.gates.neurons
+
+        def shifted(by: float) -> Gates:
+            return replace(self.gates, neurons=(alpha + by).clamp(-clamp, clamp))
+
+        low, high = -2 * clamp, 2 * clamp
+        if self._over(shifted(low)) < 0:
+            return
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._over(shifted(middle)) >= 0 else (low, middle)
+        alpha.copy_(shifted(low).neurons)
+
+    def _over(self, gates: Gates) -> float:
+        """By how much the realised sparsity of these gates passes the target."""
+        return self.realised(settled_masks(gates, self.masks)) - self.plan.target
 
     def _loss(self, batch: Mapping[str, Tensor], masks: Masks) -> tuple[Tensor, dict[str, float]]:
         with applied(self.student, masks):
@@ -166,12 +191,6 @@ class Joint:
             inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
             said = self.student(**inputs, output_hidden_states=self.plan.distil.layers > 0)
         return self.teaching(batch, said.logits, said.hidden_states, alive(masks))
-
-    def correct(self, realised: float) -> None:
-        """Expected is not realised: move the target by a part of what the last misses it by."""
-        if self.plan.correct and not self.held and self.since >= self.course.steps:
-            gap = self.course.end - realised
-            self.lift = min(max(self.lift + GAIN * gap, -MOST), MOST)
 
     def settled(self) -> Masks:
         """The masks if the training ended here."""
@@ -207,7 +226,7 @@ class Joint:
         """All that it takes to go on as if nothing had happened."""
         price = {name: p.detach() for name, p in self.price.named_parameters()}
         return checkpoints.join(
-            point=(self.point(), {"step": self.step, "lift": self.lift, "held": self.held}),
+            point=(self.point(), {"step": self.step, "met": self.met}),
             price=(price | {"noise": self.noise.get_state()}, {}),
             weights=checkpoints.of_optimiser(self.weights),
             alphas=checkpoints.of_optimiser(self.alphas),
@@ -220,7 +239,7 @@ class Joint:
         """Go on from what `state` gave."""
         point, facts = checkpoints.part(state, "point")
         self.go_to(point)
-        self.step, self.lift, self.held = facts["step"], facts["lift"], facts["held"]
+        self.step, self.met = facts["step"], facts["met"]
         price, _ = checkpoints.part(state, "price")
         for name, parameter in self.price.named_parameters():
             parameter.copy_(price[name])

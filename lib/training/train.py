@@ -117,7 +117,9 @@ def finetune(
     losses, selection, best = [], [], None
     done, keeper = 0, None
     if checkpoint:
-        keeper = Keeper(checkpoint, recipe.record() | {"seed": seed, "examples": len(data)})
+        those = {"model": plain} | ({"teacher": teacher} if teaching else {})
+        own = {name: checkpoints.weights(it) for name, it in those.items()}
+        keeper = Keeper(checkpoint, recipe.record() | own | {"seed": seed, "examples": len(data)})
         if state := keeper.load():
             done, losses, selection, best = _go_on(state, plain, teaching, optimiser, schedule)
 

@@ -18,6 +18,7 @@ from lib.claims.quantities.training import pruning_seconds, sparsity
 from lib.claims.quantities.work import macs
 
 __all__ = [
+    "ANSWERED",
     "PER_ENCODER",
     "QUANTITIES",
     "TIMED",
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 TIMED = ("timings", "token-timings", "trade")  # what wants a protocol
-PER_ENCODER = ("shape", "timings", "seconds")  # a matter of the encoder alone, whatever the task
+ANSWERED = ("answers", "trade")  # what reads how texts were answered
+PER_ENCODER = ("shape", "timings")  # a matter of the encoder alone, whatever the task
 
 QUANTITIES: dict[str, Quantity] = {
     name: quantity

@@ -1,7 +1,8 @@
 """What did each layer lose, and how far off is its output? Student's t over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from operator import itemgetter
 
 import numpy as np
 from scipy import stats
@@ -38,25 +39,36 @@ def layer_errors(run: Run) -> list[float] | None:
     return run.trace.get("layer_errors") or None
 
 
-def _error_growth(e: Evidence) -> Estimate | str:
+def _growth(errors: Sequence[float]) -> float:
     """The last layer's error over the mean of all layers': above 1 where errors add up."""
-    found = [errors for run in e.runs if (errors := layer_errors(run))]
-    if not found:
-        return NO_ERRORS
-    return over_seeds([errors[-1] / np.mean(errors) if any(errors) else 1.0 for errors in found])
+    return float(errors[-1] / np.mean(errors)) if any(errors) else 1.0
 
 
-def _error_difference(e: Evidence) -> Estimate | str:
-    """The last layer's error less the rival's, seed by seed where both have the same seeds."""
-    own, rival = (
-        {run.spec.seed: errors[-1] for run in side if (errors := layer_errors(run))}
-        for side in (e.runs, e.rivals)
-    )
-    if not own or not rival:
-        return NO_ERRORS
+def _error_growth(e: Evidence) -> Estimate | str:
+    found = [_growth(errors) for run in e.runs if (errors := layer_errors(run))]
+    return over_seeds(found, least=0.0) if found else NO_ERRORS
+
+
+def _less_the_rival(
+    value: Callable[[Sequence[float]], float],
+) -> Callable[[Evidence], Estimate | str]:
+    """Something of a run's errors by layer less the rival's."""
+
+    def measure(e: Evidence) -> Estimate | str:
+        own, rival = (
+            {run.spec.seed: value(errors) for run in side if (errors := layer_errors(run))}
+            for side in (e.runs, e.rivals)
+        )
+        return _difference(own, rival) if own and rival else NO_ERRORS
+
+    return measure
+
+
+def _difference(own: Mapping[int, float], rival: Mapping[int, float]) -> Estimate:
+    """Own values less the rival's, seed by seed where both have the same seeds."""
     if shared := sorted(own.keys() & rival.keys()):
         return over_seeds([own[seed] - rival[seed] for seed in shared])
-    return over_seeds([error - float(np.mean(list(rival.values()))) for error in own.values()])
+    return over_seeds([value - float(np.mean(list(rival.values()))) for value in own.values()])
 
 
 def _spread(e: Evidence) -> Estimate:
@@ -65,7 +77,7 @@ def _spread(e: Evidence) -> Estimate:
     for run in e.runs:
         lost = pruned_neurons(run)
         shares.append((max(lost) - min(lost)) / (lost[0] + run.shape["layers"][0]["neurons"]))
-    return over_seeds(shares)
+    return over_seeds(shares, 0.0, 1.0)
 
 
 def _fingerprint(e: Evidence) -> Estimate | str:
@@ -77,7 +89,7 @@ def _fingerprint(e: Evidence) -> Estimate | str:
     lost = [pruned_neurons(run) for run in e.runs]
     if any(len(set(counts)) == 1 for counts in lost):
         return "every layer loses the same, so there is no order to compare"
-    return over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost])
+    return over_seeds([float(stats.spearmanr(c, e.reference).statistic) for c in lost], -1.0, 1.0)
 
 
 def _gone(part: str) -> Callable[[Evidence], Estimate]:
@@ -88,10 +100,7 @@ def _gone(part: str) -> Callable[[Evidence], Estimate]:
             {run.spec.seed: float(np.mean([n == 0 for n in units(run, part)])) for run in side}
             for side in (e.runs, e.rivals)
         )
-        shared = sorted(own.keys() & rival.keys())
-        if shared:
-            return over_seeds([own[seed] - rival[seed] for seed in shared])
-        return over_seeds([share - float(np.mean(list(rival.values()))) for share in own.values()])
+        return _difference(own, rival)
 
     return measure
 
@@ -100,7 +109,7 @@ def _ends_first(e: Evidence) -> Estimate | str:
     """Chance that the first or last layer keeps more neurons than one between; ties count half."""
     if len(e.runs[0].shape["layers"]) < 3:
         return "an encoder of fewer than three layers has no middle"
-    return over_seeds([_chance(units(run, "feed-forward")) for run in e.runs])
+    return over_seeds([_chance(units(run, "feed-forward")) for run in e.runs], 0.0, 1.0)
 
 
 def _chance(kept: Sequence[int]) -> float:
@@ -114,14 +123,15 @@ def _depth(e: Evidence) -> Estimate | str:
     if not kept:
         return "every layer keeps the same, so there is no order"
     found = [stats.spearmanr(range(len(one)), one).statistic for one in kept]
-    return over_seeds([float(value) for value in found])
+    return over_seeds([float(value) for value in found], -1.0, 1.0)
 
 
 QUANTITIES = {
     "error-growth": Quantity(_error_growth, reads="trace"),
-    "error-difference": Quantity(_error_difference, reads="trace", rival=True),
+    "error-difference": Quantity(_less_the_rival(itemgetter(-1)), reads="trace", rival=True),
+    "growth-difference": Quantity(_less_the_rival(_growth), reads="trace", rival=True),
     "spread": Quantity(_spread, reads="layers"),
-    "fingerprint": Quantity(_fingerprint, reads="layers"),
+    "fingerprint": Quantity(_fingerprint, reads="layers", home=True),
     "attention-gone": Quantity(_gone("attention"), reads="layers", rival=True),
     "feed-forward-gone": Quantity(_gone("feed-forward"), reads="layers", rival=True),
     "ends-first": Quantity(_ends_first, reads="layers"),

@@ -1,5 +1,6 @@
 """What is a quantity, what does it read, and what does it give?"""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,8 @@ class Quantity:
     `by` names a claim's cells, `reads` what is looked at: answers, shape, work (what ran on the
     texts of a task), timings or, of models that drop tokens, token-timings, or what a run did on
     its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a score in
-    a replication; `joint` says that all cells of a claim have to hold at once.
+    a replication; `joint` says that all cells of a claim have to hold at once, `home` that it means
+    something on the claim's own encoder alone: elsewhere it is shown and not judged.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -58,6 +60,7 @@ class Quantity:
     rival: bool = False
     loss: str = ""
     joint: bool = False
+    home: bool = False
 
 
 def exactly(value: float, n: int) -> Estimate:
@@ -71,10 +74,15 @@ def of_draws(value: float, draws: Float[np.ndarray, " replicates"], n: int) -> E
     return Estimate(float(value), float(low), float(high), n)
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean; of a single value nothing says how sure it is, so it stands as a count does."""
+def over_seeds(
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
+) -> Estimate:
+    """The mean; of a single value nothing says how sure it is, so it stands as a count does.
+
+    `least` and `most` are what a value can be: Student's t knows no bounds.
+    """
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0:
         return exactly(mean, len(values))
     low, high = stats.t.interval(LEVEL, len(values) - 1, mean, stats.sem(values))
-    return Estimate(mean, float(low), float(high), len(values))
+    return Estimate(mean, max(float(low), least), min(float(high), most), len(values))

@@ -18,7 +18,10 @@ Draws = Float[np.ndarray, " replicates"]
 
 @dataclass(frozen=True)
 class Point:
-    """The runs of one arm and budget: how fast, how good, and the score in every resample."""
+    """The runs of one arm and budget: how fast or how small, how good, the score in every resample.
+
+    `speed` is how many times faster than dense or, where size is asked for, how many times smaller.
+    """
 
     speed: int | float
     score: float
@@ -47,16 +50,29 @@ def speed_of(run: Run, timings: Sequence[Timing], encoder: str) -> float | None:
     return base / seconds if base and seconds else None
 
 
+def smallness(run: Run) -> float:
+    """How many times fewer parameters the layers have than the dense ones."""
+    return 1 / run.kept["encoder"]
+
+
 def curve(
-    runs: Sequence[Run], timings: Sequence[Timing], encoder: str, stream: int = 0
+    runs: Sequence[Run],
+    timings: Sequence[Timing],
+    encoder: str,
+    stream: int = 0,
+    speed: Callable[[Run], float | None] | None = None,
 ) -> list[Point]:
-    """Points by rising speed, one an arm and budget; with the dense `encoder` itself at 1."""
+    """Points by rising speed, one an arm and budget; with the dense `encoder` itself at 1.
+
+    `speed` may be another measure of a run than that of `timings`.
+    """
+    speed = speed or (lambda run: speed_of(run, timings, encoder))
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         groups.setdefault((run.spec.method, run.spec.budget), []).append(run)
     points = []
     for number, own in enumerate(groups.values()):
-        speeds = [s for run in own if (s := speed_of(run, timings, encoder)) is not None]
+        speeds = [s for run in own if (s := speed(run)) is not None]
         if speeds:
             score, draws = mean_score(own, "pruned", False)
             draws = draws + seed_noise(own, 10 * stream + number, False)
@@ -92,6 +108,17 @@ def _lead(e: Evidence) -> Estimate | str:
     return of_draws(mine.score - theirs.score, mine.draws - theirs.draws, len(e.runs))
 
 
+def _lead_at_size(e: Evidence) -> Estimate:
+    """Score less the rival's where both have the cell's share of the layers' parameters."""
+    encoder = e.runs[0].spec.encoder
+    own, rival = (
+        curve(side, (), encoder, number, smallness)
+        for number, side in enumerate((e.runs, e.rivals))
+    )
+    mine, theirs = at_speed(own, 1 / e.cell), at_speed(rival, 1 / e.cell)
+    return of_draws(mine.score - theirs.score, mine.draws - theirs.draws, len(e.runs))
+
+
 def _pruned(points: Sequence[Point]) -> bool:
     return any(point.speed != 1 for point in points)
 
@@ -124,4 +151,5 @@ QUANTITIES = {
     "score-at-speed": Quantity(_at_speed(lost=False), "speed", "trade", loss="drop-at-speed"),
     "drop-at-speed": Quantity(_at_speed(lost=True), "speed", "trade"),
     "lead-at-speed": Quantity(_lead, "speed", "trade", rival=True),
+    "lead-at-size": Quantity(_lead_at_size, "size", rival=True),
 }

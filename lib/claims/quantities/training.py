@@ -1,5 +1,6 @@
 """Did training do what was asked, and at what price? Student's t over seeds."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def _off(
         told = [row(run) for run in e.runs if curve(run)]
         if not told:
             return NO_TRACE
-        return over_seeds([abs(at[one] - at[other]) for at in told])
+        return over_seeds([abs(at[one] - at[other]) for at in told], least=0.0)
 
     return measure
 
@@ -56,13 +57,13 @@ def _taken(run: Run) -> dict[str, int | float]:
     return next((row for row in rows if row["step"] == run.trace.get("taken")), rows[-1])
 
 
-def _each(value: Callable[[Run], Any]) -> Callable[[Evidence], Estimate]:
-    return lambda e: over_seeds([value(run) for run in e.runs])
+def _each(value: Callable[[Run], Any], most: float = math.inf) -> Callable[[Evidence], Estimate]:
+    return lambda e: over_seeds([value(run) for run in e.runs], least=0.0, most=most)
 
 
 QUANTITIES = {
-    "sparsity": Quantity(_each(sparsity), reads="layers"),
-    "full-sparsity": Quantity(_each(lambda run: 1 - run.kept["model"]), reads="layers"),
+    "sparsity": Quantity(_each(sparsity, most=1.0), reads="layers"),
+    "full-sparsity": Quantity(_each(lambda run: 1 - run.kept["model"], most=1.0), reads="layers"),
     "expected-off": Quantity(_off(_last, "expected", "asked"), reads="trace"),
     "realised-off": Quantity(_off(_taken, "realised", "expected"), reads="trace"),
     "hours": Quantity(_each(hours), reads="layers"),

@@ -99,7 +99,7 @@ def _times(ax: Axes) -> None:
 
 
 def rivals(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Finding]) -> Drawn:
-    """Score by speed of CoFi and its rivals, each distilled alike and for as many steps.
+    """Score by speed of CoFi and its rivals, each distilled alike and for no less time.
 
     Left the chapter's encoder; right the larger, with the small dense and pruned ones at their
     speed beside the larger dense model.

@@ -93,7 +93,8 @@ def speed(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
 
 
 def clocked(found: Iterable[Run], timed: Iterable[Timing]) -> pd.DataFrame:
-    """One row a protocol of each encoder's first shape: speed, its quartiles, MACs' ratio."""
+    """One row a protocol of each encoder's first shape: speed, its quartiles, MACs' ratio, and the
+    seconds of both."""
     whole: dict[str, Run] = {}
     for run in found:
         whole.setdefault(run.spec.encoder, run)
@@ -113,12 +114,15 @@ def clocked(found: Iterable[Run], timed: Iterable[Timing]) -> pd.DataFrame:
                 {
                     **{"encoder": encoder, "batch": batch, "length": length},
                     **{"precision": precision, "from_macs": promised},
+                    **{"dense": dense["seconds"], "pruned": pruned["seconds"]},
+                    **{name: own[name].iloc[0] for name in ("machine", "threads")},
                     "speed": dense["seconds"] / pruned["seconds"],
                     "low": dense["low"] / pruned["high"],
                     "high": dense["high"] / pruned["low"],
                 }
             )
     columns = ["encoder", "batch", "length", "precision", "from_macs", "speed", "low", "high"]
+    columns += ["dense", "pruned", "machine", "threads"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(kept=table["speed"] / table["from_macs"])
 

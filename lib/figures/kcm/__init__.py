@@ -14,7 +14,7 @@ from lib.figures.kcm.layers import errors, layers
 from lib.figures.kcm.methods import baselines, rivals
 from lib.figures.kcm.prices import samples, seconds, speed
 from lib.figures.kcm.probed import hull, norms, rankings, vision
-from lib.figures.kcm.quoted import facts
+from lib.figures.kcm.quoted import facts, matthews
 from lib.figures.kcm.scores import curves, sizes, tasks
 from lib.figures.kcm.tables import table
 
@@ -25,6 +25,7 @@ __all__ = [
     "facts",
     "hull",
     "layers",
+    "matthews",
     "nearest",
     "norms",
     "rankings",

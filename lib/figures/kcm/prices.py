@@ -1,6 +1,7 @@
 """What does KCM ask for, in sentences and seconds, and what does it give in speed?"""
 
 from collections.abc import Iterable
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from lib.figures.kcm import tables
 from lib.figures.style import DOTS, FAINT, GREY, INK, TALK, Drawn
 from lib.runs import Run, Timing
 from lib.study.chapters.kcm import TIMED
+
+MARKERS = "osv^hD<>PX*dp8H"  # phases are more than hues: each has a mark of its own
 
 
 def samples(found: Iterable[Run], budget: float) -> Drawn:
@@ -73,13 +76,15 @@ def seconds(found: Iterable[Run], findings: Iterable[Finding], task: str) -> Dra
     rows_ = list(dict.fromkeys(zip(own["encoder"], own["arm"], strict=True)))
     rows_.sort(key=lambda row: row[0])
     phases = [phase for phase in dict.fromkeys(own["phase"]) if phase != "all"]
+    colours = cycle(colour for colour, _ in style.SEVERAL)
+    looks = dict(zip(phases, zip(colours, MARKERS, strict=False), strict=True))
     figure, (ax,) = style.canvas(height=1.5 + 0.22 * len(rows_))
     for row in own[own["seconds"] > 0].itertuples():
         at = rows_.index((row.encoder, row.arm))
         if row.phase == "all":
             ax.plot([row.seconds] * 2, [at - 0.36, at + 0.36], color=INK, lw=2)
         else:
-            colour, marker = style.SEVERAL[phases.index(row.phase) % len(style.SEVERAL)]
+            colour, marker = looks[row.phase]
             ax.plot(row.seconds, at, color=colour, marker=marker, ls="", ms=5)
     claim = frames.claim(findings, "kcm.minutes")
     bound = next(iter(claim.stated.values()))
@@ -97,7 +102,6 @@ def seconds(found: Iterable[Run], findings: Iterable[Finding], task: str) -> Dra
         fontsize=9,
     )
     ax.set_xlabel(f"seconds on {task} (bar: from the dense model to the smaller one)")
-    looks = {phase: style.SEVERAL[at % len(style.SEVERAL)] for at, phase in enumerate(phases)}
     style.markers(figure, looks, place="upper")
     return figure, data
 

@@ -83,12 +83,9 @@ def pace(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
 
 
 def _timings(found: list[Run], timed: list[Timing]) -> pd.DataFrame:
-    machines = [t.machine for t in timed if "tokens" in t.protocol]
-    most = max(sorted(set(machines)), key=machines.count, default=None)
     own = {
         (t.encoder, shape_key(t.shape), t.protocol["batch"], str(t.protocol["tokens"])): t
-        for t in timed
-        if "tokens" in t.protocol and t.machine == most
+        for t in of_one_machine(t for t in timed if "tokens" in t.protocol)
     }
     rows = []
     several = len({run.spec.encoder for run in found}) > 1

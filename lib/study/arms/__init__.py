@@ -24,8 +24,10 @@ for _family in FAMILIES.values():
         raise ValueError(f"two families have an arm of one name: {', '.join(sorted(_twice))}")
     ARMS |= _family.ARMS
 # A method's version is raised when a mended fault makes its old records stale: name it here.
-VERSIONS = dict.fromkeys((method for method, _ in ARMS.values()), 1) | dict.fromkeys(
-    ("cofi", "power-bert", "ltp", "transkimmer", "top"), 2
+VERSIONS = (
+    dict.fromkeys((method for method, _ in ARMS.values()), 1)
+    | dict.fromkeys(("power-bert", "ltp", "transkimmer", "top"), 2)
+    | {"cofi": 3}
 )
 
 # --- recipes ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "kcm-d2-unscaled": ("kcm", {"ranks": "d2", "recover": "none"}),
     "kcm-voting": ("kcm", {"merge": "voting"}),
     "kcm-layerwise": ("kcm", {"layerwise": True}),
+    "kcm-even": ("kcm", {"even": True}),
     "kcm-512": ("kcm", {"labels": 512}),
     "kcm-1k": ("kcm", {"labels": 1024}),
     "ffn-w1": ("ffn", {"score": "w1"}),

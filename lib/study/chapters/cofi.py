@@ -56,8 +56,8 @@ def pruned(
     pair: Pair | None = None,
     unit: str = UNIT,
 ) -> Iterator[Spec]:
-    """Arms x sizes, seed by seed, each fine-tuned after; a rival for about as long in all: a step
-    of CoFi's pruning takes the time of two of fine-tuning."""
+    """Arms x sizes, seed by seed, each fine-tuned after; a rival for no less time in all: a step of
+    CoFi's pruning takes the time of two of fine-tuning, and it may end before its last."""
     sizes = tuple(sizes)
     for seed, size, arm in product(seeds, sizes, arms):
         longer = {} if arm in ARMS else {"steps": 2 * STEPS["steps"] + TUNED["steps"]}
@@ -192,13 +192,14 @@ SMALLEST = 0.05
 def protocols(s: Spec) -> list[dict[str, Any]]:
     """Of the dense model and every pruned one in short batches; of the smallest in every way.
 
-    Only SST-2's smallest is timed in every way: by batch, length and precision.
+    Only SST-2's smallest is timed in every way: by batch, length and precision. A rival, and an
+    ablation that is not about speed, is timed for one seed.
     """
     arm, tuned = arm_of(s), after_of(s) != "none"
     if s.method == "dense":
         return [] if tuned else [SHORT]
-    if not tuned or (s.seed and arm != "cofi"):
-        return []  # one seed says how fast an ablation or a rival is
+    if not tuned or (s.seed and arm not in ("cofi", *UNITS)):
+        return []
     if arm != "cofi" or s.seed or s.budget != SMALLEST:
         return [SHORT]
     if s.task != "sst2":
