@@ -173,6 +173,24 @@ def test_a_fork_is_executed_with_its_parameters_and_leaves_the_book_alone(projec
     assert not (project / "book" / "_static" / "data").exists()
 
 
+def test_a_fork_is_computed_and_timed_before_its_notebook_runs(monkeypatch):
+    """Else a reader's own encoder would stay untimed: `make timings` knows the profiles alone."""
+    from lib import execute
+    from lib.measures import timings
+
+    taken = []
+    monkeypatch.setattr(execute, "obtain", lambda specs, store: taken.append(len(specs) > 0))
+    monkeypatch.setattr(execute, "answer", lambda asked, store: taken.append("answers"))
+    monkeypatch.setattr(study, "untimed", lambda p, named: named)
+    monkeypatch.setattr(timings, "measure", lambda p, chapters: taken.append((p.task, chapters)))
+    monkeypatch.setattr(chapters, "execute", lambda *given: taken.append("notebook") or given[-1])
+    chapters.fork("coreset", {"task": "cola"})
+    assert taken == [True, "answers", ("cola", ("coreset",)), "notebook"]
+    taken.clear()
+    chapters.fork("coreset", {"profile": "published"})  # its records are the study's
+    assert taken == ["notebook"]
+
+
 def test_settings_of_a_command_line_become_parameters():
     texts = [
         "task=csv:a,b.csv",

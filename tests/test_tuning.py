@@ -250,6 +250,9 @@ def test_too_few_sentences_and_activations_that_are_not_finite_are_refused(bert)
     one = {"input_ids": torch.tensor([[5]]), "attention_mask": torch.tensor([[1]])}
     with pytest.raises(StudyError, match="1 calibration tokens give 1 equations for 20 unknowns"):
         tuning.tune(student, teacher, [one], "refit")
+    wide = compact(bert, search.masks(bert, neurons=(torch.arange(40) > 0).expand(3, 40))).eval()
+    with pytest.raises(StudyError, match="1 calibration tokens give 24 equations for 39 unknowns"):
+        tuning.tune(wide, teacher, [one], "scale")
     with torch.no_grad():
         student.encoder.layers[1].up.bias[0] = torch.nan
     with pytest.raises(StudyError, match="activations in the ffn of layer 2 are not finite"):
