@@ -77,7 +77,7 @@ def seconds(found: Iterable[Run], findings: Iterable[Finding], task: str) -> Dra
     rows_.sort(key=lambda row: row[0])
     phases = [phase for phase in dict.fromkeys(own["phase"]) if phase != "all"]
     colours = cycle(colour for colour, _ in style.SEVERAL)
-    looks = dict(zip(phases, zip(colours, MARKERS, strict=False), strict=True))
+    looks = dict(zip(phases, zip(colours, MARKERS, strict=False), strict=False))
     figure, (ax,) = style.canvas(height=1.5 + 0.22 * len(rows_))
     for row in own[own["seconds"] > 0].itertuples():
         at = rows_.index((row.encoder, row.arm))

@@ -55,6 +55,21 @@ def facts(
     return facts | _floor(found) | _probed(probes)
 
 
+def matthews(found: Iterable[Run]) -> dict[str, str]:
+    """What KCM loses on CoLA in CoLA's own metric, encoder by encoder, in hundredths."""
+    own = [run for run in found if run.per_example["metric"] == "matthews"]
+    own = frames.select(own, arm="kcm", unit="macs", sees="own", budget=0.6)
+    lost: dict[str, list[Run]] = {}
+    for run in own:
+        lost.setdefault(run.spec.encoder, []).append(run)
+    told = {encoder: tables.estimate("drop", runs) for encoder, runs in lost.items()}
+    words = [
+        f"{100 * it.value:.1f} [{100 * it.low:.1f}, {100 * it.high:.1f}] ({encoder})"
+        for encoder, it in told.items()
+    ]
+    return {"matthews": " and ".join(words) or UNTESTED}
+
+
 def _lost(own: Any, budget: float) -> str:
     if budget not in own.index:
         return UNTESTED
@@ -63,11 +78,13 @@ def _lost(own: Any, budget: float) -> str:
 
 
 def _held(findings: Iterable[Finding], key: str) -> str:
-    """On how many encoders and tasks, of those that were judged, a claim was reproduced."""
-    judged = [f for f in findings if f.claim.key == key and f.verdict != Verdict.UNTESTED]
-    if not judged:
-        return UNTESTED
-    return f"{sum(f.verdict == Verdict.REPRODUCED for f in judged)} of {len(judged)}"
+    """On how many encoders and tasks a claim holds, fails, and is undecided."""
+    verdicts = [f.verdict for f in findings if f.claim.key == key]
+    holds, fails = (verdicts.count(v) for v in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED))
+    undecided = len(verdicts) - verdicts.count(Verdict.UNTESTED) - holds - fails
+    if not holds + fails + undecided:
+        return f"is {UNTESTED}"
+    return f"holds on {holds}, fails on {fails} and is undecided on {undecided}"
 
 
 def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: int, form: str) -> str:
