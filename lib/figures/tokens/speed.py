@@ -10,7 +10,7 @@ from lib.claims import Finding
 from lib.figures import style
 from lib.figures.style import GREY, INK, TALK, Drawn
 from lib.figures.tokens.rows import PADDED, PAPERS, PRUNED, panels, ran
-from lib.runs import Run, Timing, shape_key
+from lib.runs import Run, Timing, of_one_machine, shape_key
 
 TIMED = 0.5  # of the MACs: only models that keep no more have a row of their own
 
