@@ -49,8 +49,9 @@ class Profile:
 
     @property
     def forked(self) -> bool:
-        """Is it a reader's own, of another encoder or task, and so in another store?"""
-        return self.folder != PROFILES[self.name].folder if self.name in PROFILES else True
+        """Is it a reader's own, of another encoder or task than the profile of its name?"""
+        own = PROFILES.get(self.name, self)
+        return (self.encoder, self.task) != (own.encoder, own.task)
 
 
 PROFILES = {
