@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from lib import claims, study
+from lib import assets, claims, study
 from lib.runs import Run, Timing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ TABLES = """\
 class="verdict {{ it.verdict | replace(" ", "-") }}"
 href="chapters/{{ it.claim.chapter }}.html#{{ it.claim.figure }}">{{ it.verdict }}</a>{% endmacro %}
 {% macro numbers(it) %}<td><small>{{ it.quantity | replace("-", " ") }}</small>
-{%- for cell in it.cells %}<div>{{ stated(cell) }}</div>{% endfor %}</td>
+{%- for cell in it.cells %}<div>{{ stated(it.claim, cell) }}</div>{% endfor %}</td>
 <td><small>&nbsp;</small>{% for cell in it.cells %}<div>{{ measured(cell) }}</div>{% endfor %}</td>
 {% endmacro %}
 """
@@ -47,7 +47,8 @@ chapter of which the {{ profile }} study has runs.</caption>
 <th>Measured [95%]</th></tr></thead>
 <tbody>
 {% for it in findings %}<tr>
-<td>{{ it.claim.text }}<small>{{ it.claim.source.talk }}</small></td>
+<td>{{ it.claim.text }}<small>{{ it.claim.source.talk }}
+{%- if it.claim.source.paper %}; number of {{ it.claim.source.paper }}{% endif %}</small></td>
 {{ verdict(it) }}</td>
 <td>{{ it.encoder }}, {{ it.task }}</td>
 {{ numbers(it) }}
@@ -61,8 +62,8 @@ DASHBOARD = """\
 <p>{{ summary }}</p>
 <div class="verdicts-scroll">
 <table class="verdicts">
-<caption>Every claim, by encoder and task, in the {{ profile }} study.
-A verdict links to its figure.</caption>
+<caption>Every claim, by encoder and task, in the {{ profile }} study. Beside a stated number stands
+its tolerance, the leave to miss it or to fall short. A verdict links to its figure.</caption>
 <thead><tr>
 <th data-sort>Claim</th><th data-sort data-filter>Verdict</th>
 <th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
@@ -72,7 +73,8 @@ A verdict links to its figure.</caption>
 <tbody>
 {% for it in findings %}<tr id="{{ it.claim.key }}-{{ it.encoder }}-{{ it.task }}">
 <td>{{ it.claim.text }}<small><code>{{ it.claim.key }}</code>
-{{ it.claim.source.talk }}: {{ it.claim.source.slide }}</small></td>
+{{ it.claim.source.talk }}: {{ it.claim.source.slide }}
+{%- if it.claim.source.paper %}; {{ it.claim.source.paper }}{% endif %}</small></td>
 {{ verdict(it) }}
 {% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 <td>{{ it.encoder }}</td><td>{{ it.task }}</td>
@@ -85,7 +87,7 @@ A verdict links to its figure.</caption>
 
 
 def write(folder: Path, profile: str, seconds: Mapping[str, float]) -> None:
-    """Write brief.md, verdicts.md and environment.md, for pages to include.
+    """Write brief.md, verdicts.md, cast.md and environment.md, for pages to include.
 
     `seconds` is how long each chapter took to execute for this book.
     """
@@ -93,6 +95,7 @@ def write(folder: Path, profile: str, seconds: Mapping[str, float]) -> None:
     findings = claims.findings(profile)
     (folder / "brief.md").write_text(brief(profile, findings))
     (folder / "verdicts.md").write_text(dashboard(profile, findings))
+    (folder / "cast.md").write_text(cast(profile))
     (folder / "environment.md").write_text(provenance(profile, seconds))
 
 
@@ -121,6 +124,48 @@ def _rendered(template: str, **given: object) -> str:
     return page.render(**given).lstrip()
 
 
+def cast(profile: str) -> str:
+    """Tables of the encoders and tasks of which a profile has dense models on record."""
+    store = study.profile(profile).store
+    specs = dict.fromkeys(s for chapter in study.CHAPTERS for s in study.specs(chapter, profile))
+    every = [store.get(s) for s in specs if store.has(s)]
+    dense = [run for run in every if run.spec.method == "dense" and not run.spec.training["after"]]
+    encoders = {run.spec.encoder: run for run in reversed(dense)}
+    letters = ("$L$", "$D$", "$H$", "$F$")
+    columns = ("encoder", "published as", *letters, "parameters, of them in layers")
+    scores: dict[str, dict[str, set[float]]] = {}
+    for run in every:  # several teachers of one recipe have several scores
+        own = scores.setdefault(run.spec.task, {}).setdefault(run.spec.encoder, set())
+        own.add(round(run.dense["score"], 4))
+    named = {run.spec.task: run.per_example for run in reversed(every)}
+    rows = [
+        (
+            task,
+            str(named[task]["n"]),
+            named[task]["metric"].replace("_", " and "),
+            "; ".join(
+                f"{encoder} {' and '.join(f'{score:.4f}' for score in sorted(found))}"
+                for encoder, found in own.items()
+            ),
+        )
+        for task, own in scores.items()
+    ]
+    return "\n\n".join(
+        (
+            _table(columns, [_encoder(name, run) for name, run in reversed(encoders.items())]),
+            _table(("task", "reported texts", "metric", "dense models score"), rows),
+        )
+    )
+
+
+def _encoder(name: str, run: Run) -> tuple[str, ...]:
+    known, layers = assets.ENCODERS.get(name), run.shape["layers"]
+    source = f"`{known.repository}` at `{known.revision[:10]}`" if known else "a reader's own"
+    sizes = [f"{run.dense[part] / 1e6:.1f}" for part in ("params", "encoder_params")]
+    counted = (len(layers), run.shape["hidden"], layers[0]["heads"], layers[0]["neurons"])
+    return (name, source, *map(str, counted), f"{sizes[0]} million, {sizes[1]}")
+
+
 def provenance(profile: str, seconds: Mapping[str, float]) -> str:
     """Tables of code, machines, versions, dates and times behind a profile's records."""
     store = study.profile(profile).store
@@ -147,10 +192,14 @@ def provenance(profile: str, seconds: Mapping[str, float]) -> str:
     )
 
 
-def _stated(cell: claims.Cell) -> str:
+def _stated(claim: claims.Claim, cell: claims.Cell) -> str:
+    """A stated number with its relation and tolerance: "0.5: over 2.4 - 0.6", "0.9 ± 0.03"."""
     at = f"{cell.cell}: " if cell.cell != "" else ""
-    sign = {"above": "over ", "below": "under ", "equals": ""}[cell.relation]
-    return f"{at}{sign}{cell.stated:.3g}"
+    word, sign = {"above": ("over ", "-"), "below": ("under ", "+"), "equals": ("", "±")}[
+        cell.relation
+    ]
+    leave = claim.tolerance[cell.cell]
+    return f"{at}{word}{cell.stated:.3g}" + (f" {sign} {leave:.2g}" if leave else "")
 
 
 def _measured(cell: claims.Cell) -> str:

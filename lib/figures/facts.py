@@ -75,6 +75,7 @@ def anatomy(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]
         facts[f"quadratic-macs-{tokens}"] = f"{counted['products'] / every:.1%}"
     facts["exponent-macs"] = _measured(findings, "cost.quadratic", 512, ".2f")
     facts["exponent-seconds"] = _measured(findings, "cost.quadratic-seconds", 512, ".2f")
+    facts["exponent-seconds-128"] = _measured(findings, "cost.quadratic-seconds", 128, ".2f")
     facts["zeros-speed"] = _measured(findings, "coreset.unstructured", "", ".2f")
     facts["compact-speed"] = _measured(findings, "coreset.attention-speed", 0.3, ".2f")
     facts["full-speed"] = _measured(findings, "coreset.time", 0.3, ".2f")
@@ -83,8 +84,15 @@ def anatomy(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]
 
 _ANATOMY = (
     *("parameters", "encoder-parameters", "attention-share", "feed-forward-share"),
-    *("embeddings-share", "tenth", "half", "exponent-macs", "exponent-seconds", "zeros-speed"),
-    *("compact-speed", "full-speed"),
+    *(
+        "embeddings-share",
+        "tenth",
+        "half",
+        "exponent-macs",
+        "exponent-seconds",
+        "exponent-seconds-128",
+    ),
+    *("zeros-speed", "compact-speed", "full-speed"),
     *(f"{part}-macs-{n}" for part in ("feed-forward", "quadratic") for n in (32, 128, 512)),
 )
 
@@ -174,15 +182,17 @@ def _chance(table: pd.DataFrame, at: int) -> dict[str, str]:
     if own["seeds"] < 2:
         return dict.fromkeys(_CHANCE, UNTESTED) | {"headline-rank": str(at + 1)}
     between = table["distance"].between(own["low"], own["high"])
+    nearer = table["distance"] < own["low"]
     return {
         "headline-rank": str(at + 1),
         "headline-seeds": str(own["seeds"]),
         "headline-range": f"{100 * own['low']:.1f} to {100 * own['high']:.1f}",
         "headline-between": str(int(between.sum())),
+        "headline-nearer": str(int(nearer.sum())),
     }
 
 
-_CHANCE = ("headline-rank", "headline-seeds", "headline-range", "headline-between")
+_CHANCE = ("headline-rank", *(f"headline-{n}" for n in ("seeds", "range", "between", "nearer")))
 _READINGS = ("compared", "nearest", "nearest-by", "readings", *_CHANCE)
 
 

@@ -165,7 +165,7 @@ def _zeros_and_compact(found: list[Run], timed: Iterable[Timing]) -> pd.DataFram
     """Speed over dense of a model full of zeros, and of compact ones at the same density."""
     shapes = {
         (run.spec.encoder, shape_key(run.shape)): run.spec
-        for run in frames.select(found, method="coreset", after="none")
+        for run in frames.select(found, arm="coreset", after="none")
         if run.spec.budget < 1
     }
     encoders = list(dict.fromkeys(run.spec.encoder for run in found))

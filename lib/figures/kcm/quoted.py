@@ -1,5 +1,6 @@
 """Which numbers does the KCM chapter's prose quote? Short texts; "untested" where no record is."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,11 +89,19 @@ def _held(findings: Iterable[Finding], key: str) -> str:
 
 
 def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: int, form: str) -> str:
-    """What the first finding on a claim measured in a cell, with its interval where it has one."""
-    for one in frames.finding(findings, key).cells:
-        if one.cell == cell and one.measured is not None:
-            value, low, high = (scale * x for x in (one.measured, one.low, one.high))
-            return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low < high else "")
+    """What the first finding on a claim that has it measured in a cell, with its interval.
+
+    Where that is not of the chapter's own encoder and task, it says of which.
+    """
+    own = frames.finding(findings, key)
+    for finding in (own, *(one for one in findings if one.claim.key == key)):
+        for one in finding.cells:
+            if one.cell == cell and one.measured is not None:
+                value, low, high = (scale * x for x in (one.measured, one.low, one.high))
+                said = f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low < high else "")
+                place = (finding.encoder, finding.task)
+                here = place == (own.encoder, own.task)
+                return said if here else f"{said} ({' on '.join(place)})"
     return UNTESTED
 
 
@@ -127,7 +136,7 @@ def _floor(found: Sequence[Run]) -> dict[str, str]:
 
 _PROBED = (
     *("hull-dimension", "hull-facets", "hull-points", "hull-vertices", "kernel-growth"),
-    *("norms-least", "norms-most", "updates-abs", "updates-signed"),
+    *("norms-least", "updates-abs", "updates-signed"),
     *("vision-dense", "vision-kcm", "vision-random", "vision-images"),
 )
 TWINS = {  # arms that rank filters much alike, some only within a layer
@@ -169,8 +178,7 @@ def _norms(probe: Probe | None) -> dict[str, str]:
     counts = [count for count in readings["2s2 abs"]["updates"] if count is not None]
     signed = [count for count in readings["2s2 signed"]["updates"] if count is not None]
     return {
-        "norms-least": f"{min(printed):.3f}" if printed else UNTESTED,
-        "norms-most": f"{max(printed):.3f}" if printed else UNTESTED,
+        "norms-least": f"{math.floor(1000 * min(printed)) / 1000:.3f}" if printed else UNTESTED,
         "updates-abs": f"{min(counts)} to {max(counts)}" if counts else UNTESTED,
         "updates-signed": str(max(signed)) if signed else UNTESTED,
     }

@@ -13,11 +13,12 @@ from lib.figures.tokens.facts import facts, roads
 from lib.figures.tokens.longer import longer
 from lib.figures.tokens.padding import padding
 from lib.figures.tokens.scores import controls, frontier
-from lib.figures.tokens.speed import pace, times
+from lib.figures.tokens.speed import alone, pace, times
 from lib.figures.tokens.stacking import stacked
 from lib.figures.tokens.texts import by_length, survivors
 
 __all__ = [
+    "alone",
     "by_length",
     "controls",
     "facts",

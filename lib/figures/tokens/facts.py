@@ -53,9 +53,13 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     for task in ELSEWHERE:
         for control in ("random", "first"):
             facts[f"{control}-{task}"] = _lead(findings, f"token.powerbert-{control}", task)
+    own = [one for one in findings if one.encoder == pair.encoder]
     other = [one for one in findings if one.encoder != pair.encoder]
     for control in ("random", "first"):
-        facts[f"{control}-larger"] = _lead(other, f"token.powerbert-{control}", pair.task)
+        key = f"token.powerbert-{control}"
+        facts[f"{control}-lead"] = _lead(own, key, pair.task)
+        facts[f"{control}-larger"] = _lead(other, key, pair.task)
+    facts |= _chosen(findings)
     facts["longer-steps"] = str(LONGER["steps"])
     for name in ("powerbert", "ltp"):
         facts[f"gain-{name}"] = _lead(findings, f"token.{name}-gains", pair.task)
@@ -65,6 +69,24 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
         counted = claimed[0].trace["tokens"]["macs"]
         facts["claimed-paper"] = f"{counted['claimed'] / counted['dense']:.0%}"
     return facts
+
+
+def _chosen(findings: Sequence[Finding]) -> dict[str, str]:
+    """How often a method is clearly better than blindly chosen tokens, and how often worse."""
+    cells = [
+        cell
+        for one in findings
+        if one.claim.key.endswith(("-random", "-first"))
+        for cell in one.cells
+        if cell.measured is not None
+    ]
+    if not cells:
+        return dict.fromkeys(("chosen-all", "chosen-better", "chosen-worse"), UNTESTED)
+    return {
+        "chosen-all": str(len(cells)),
+        "chosen-better": str(sum(cell.low > 0 for cell in cells)),
+        "chosen-worse": str(sum(cell.high < 0 for cell in cells)),
+    }
 
 
 def _lead(findings: Sequence[Finding], key: str, task: str) -> str:
@@ -143,8 +165,9 @@ def _larger(found: Sequence[Run], pair: study.Pair) -> dict[str, str]:
     return facts
 
 
-def roads(found: Sequence[Run]) -> dict[str, str]:
-    """Of the two roads to the same work: where they lead, and the mean scores at their ends."""
+def roads(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]:
+    """Of the two roads to the same work: where they lead, the mean scores at their ends, and by how
+    much filters first lead."""
     ends = [run for run in found if run.spec.base]
     budget = ends[0].spec.budget if ends else None
     facts = {
@@ -155,6 +178,9 @@ def roads(found: Sequence[Run]) -> dict[str, str]:
         own = [run for run in found if study.arm_of(run.spec) == arm and run.spec.budget == budget]
         mean = sum(run.pruned["score"] for run in own) / len(own) if own else None
         facts[f"road-{arm.replace('+', '-')}"] = f"{mean:.4f}" if own else UNTESTED
+    for arm, key in (("power-bert", "powerbert"), ("ltp", "ltp")):
+        task = ends[0].spec.task if ends else ""
+        facts[f"road-lead-{arm}"] = _lead(findings, f"token.stack-{key}", task)
     return facts
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from lib import study
 from lib.claims import Finding
 from lib.figures import style
+from lib.figures.facts import UNTESTED
 from lib.figures.style import GREY, INK, TALK, Drawn
 from lib.figures.tokens.rows import PADDED, PAPERS, PRUNED, panels, ran
 from lib.runs import Run, Timing, of_one_machine, shape_key
@@ -52,6 +53,18 @@ def times(found: Iterable[Run], timed: Iterable[Timing], findings: Iterable[Find
     names = {"dense_padded": "dense, padded", "hf": "Hugging Face's dense", "pruned": "pruned"}
     style.markers(figure, {names[timed]: look for timed, look in looks.items()} | PAPERS)
     return figure, table
+
+
+def alone(found: Iterable[Run], timed: Iterable[Timing], pair: study.Pair) -> dict[str, str]:
+    """For prose: the methods' speeds on one text of `pair` at a time, at the smallest budget."""
+    table = _timings(list(found), list(timed))
+    own = (table["encoder"] == pair.encoder) & (table["task"] == pair.task)
+    table = table[own & (table["batch"] == 1) & (table["timed"] == "pruned")]
+    table = table[~table["arm"].str.startswith("tokens-")]
+    table = table[table["budget"] == table["budget"].min()]
+    if table.empty:
+        return {"alone-speeds": UNTESTED}
+    return {"alone-speeds": f"{table['speed'].min():.2f} to {table['speed'].max():.2f}"}
 
 
 def pace(found: Iterable[Run], timed: Iterable[Timing]) -> Drawn:
