@@ -83,6 +83,7 @@ CLAIM = Claim(
     source=Source("A talk", "Slide <3>"),
     text="Small & fast",
     original={"encoder": "e", "task": "t"},
+    tolerance={0.9: 0.005, 0.3: 0.0},
 )
 CELLS = (
     Cell(0.9, "below", 0.02, None, None, 0.0123456, -0.01, 0.03, 5, Verdict.REPRODUCED),
@@ -225,7 +226,7 @@ def test_a_missing_timing_is_named_before_anything_runs(project, monkeypatch):
     monkeypatch.setattr(chapters, "execute", forbid)
     clocked = study.Clocked("minilm-l6", {"hidden": 8}, {"batch": 1, "length": 16})
     monkeypatch.setattr(study, "CHAPTERS", {"tiny": {}})
-    monkeypatch.setattr(study, "timings", lambda chapter, name, runs: [clocked])
+    monkeypatch.setattr("lib.study.clocks.timings", lambda chapter, name, runs: [clocked])
     with pytest.raises(
         StudyError, match=r"lacks 1 timings, first of minilm-l6 under .*'length': 16"
     ):
@@ -293,7 +294,7 @@ def test_the_dashboard_shows_every_cell_escaped_and_linked():
     assert "1 findings: 1 partly." in table
     assert "Small &amp; fast" in table
     assert "Slide &lt;3&gt;" in table
-    assert "<small>drop</small><div>0.9: under 0.02</div><div>0.3: over 0.05</div>" in table
+    assert "<small>drop</small><div>0.9: under 0.02 + 0.005</div><div>0.3: over 0.05</div>" in table
     assert "<div>0.012 [-0.010, 0.030]</div><div>-</div>" in table
     assert 'class="verdict partly"\nhref="chapters/tiny.html#tiny-chapter"' in table
     assert "1 of 2 runs on record" in table
