@@ -132,7 +132,7 @@ def cast(profile: str) -> str:
     dense = [run for run in every if run.spec.method == "dense" and not run.spec.training["after"]]
     encoders = {run.spec.encoder: run for run in reversed(dense)}
     letters = ("$L$", "$D$", "$H$", "$F$")
-    columns = ("encoder", "published as", *letters, "parameters, of them in layers")
+    columns = ("encoder", "published as", *letters, "parameters (in layers)")
     scores: dict[str, dict[str, set[float]]] = {}
     for run in every:  # several teachers of one recipe have several scores
         own = scores.setdefault(run.spec.task, {}).setdefault(run.spec.encoder, set())
@@ -163,7 +163,7 @@ def _encoder(name: str, run: Run) -> tuple[str, ...]:
     source = f"`{known.repository}` at `{known.revision[:10]}`" if known else "a reader's own"
     sizes = [f"{run.dense[part] / 1e6:.1f}" for part in ("params", "encoder_params")]
     counted = (len(layers), run.shape["hidden"], layers[0]["heads"], layers[0]["neurons"])
-    return (name, source, *map(str, counted), f"{sizes[0]} million, {sizes[1]}")
+    return (name, source, *map(str, counted), f"{sizes[0]} M ({sizes[1]} M)")
 
 
 def provenance(profile: str, seconds: Mapping[str, float]) -> str:
