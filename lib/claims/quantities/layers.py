@@ -65,7 +65,10 @@ def _less_the_rival(
 
 
 def _difference(own: Mapping[int, float], rival: Mapping[int, float]) -> Estimate:
-    """Own values less the rival's, seed by seed where both have the same seeds."""
+    """Own values less the rival's, seed by seed where both have the same seeds; one that draws
+    nothing, and so has a single run, is held against each of the other's."""
+    if len(own) == 1 or len(rival) == 1:
+        return over_seeds([mine - theirs for mine in own.values() for theirs in rival.values()])
     if shared := sorted(own.keys() & rival.keys()):
         return over_seeds([own[seed] - rival[seed] for seed in shared])
     return over_seeds([value - float(np.mean(list(rival.values()))) for value in own.values()])
