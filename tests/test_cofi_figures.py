@@ -175,6 +175,28 @@ def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, part, 
     assert unmeasured == {f"{what}-80" for what in ("score", "drop", "share", "speed", "sparsity")}
 
 
+def test_milliseconds_are_those_of_one_sentence_of_the_smallest_model(whole):
+    facts = cofi.facts(WIDE, whole.runs, whole.timings, whole.findings)
+    place = {"method": "cofi", "encoder": "minilm-l6", "task": "sst2"}
+    own = [run for run in whole.runs if study.matches(run.spec, place)]
+    small = min(run.spec.budget for run in own)
+    [run] = [
+        r
+        for r in own
+        if study.arm_of(r.spec) == "cofi" and r.spec.budget == small and not r.spec.seed
+    ]
+    way = {"batch": 32, "length": 32, "precision": "float32"}
+    [timing] = [
+        t
+        for t in whole.timings
+        if t.encoder == "minilm-l6" and t.shape == run.shape and way.items() <= t.protocol.items()
+    ]
+    for arm in ("dense", "pruned"):
+        each = 1e3 * float(np.median(timing.seconds[arm])) / 32
+        assert facts[f"ms-{arm}"].split(", ")[1].startswith(f"{each:.2f} and ")
+    assert facts["threads"] == str(timing.protocol["threads"])
+
+
 def test_of_nothing_only_the_talks_own_arithmetic_is_judged(nothing):
     judged = {f.claim.key for f in nothing.findings if f.verdict != Verdict.UNTESTED}
     assert judged == {"cofi.validate.confirmed"}

@@ -132,6 +132,8 @@ def test_scores_alone_and_by_layer(bert, sentences):
     assert torch.equal(merged(layerwise=True), scaled["r2"] * scaled["d2"])
     assert torch.equal(merged(layerwise=True, ranks="r2"), scaled["r2"])
     assert set(pruners.get("kcm", ranks="r2", tokens=9).scores(bert, sentences).scores) == {"r2"}
+    with pytest.raises(StudyError, match="ranks none"):
+        pruners.get("kcm", tokens=9, even=True).merged({name: 0 * s for name, s in scores.items()})
     for kept in (7, 60):
         own = pruners.get("kcm", tokens=9, even=True).select(scores, kept)
         assert own.sum() == kept

@@ -12,7 +12,7 @@ from lib import claims, figures, study
 from lib.claims import Verdict
 from lib.claims.quantities import layer_errors, pruned_neurons
 from lib.figures import frames, kcm
-from lib.figures.kcm import choices
+from lib.figures.kcm import choices, quoted
 from lib.study.chapters import kcm as chapter
 
 WIDE = replace(
@@ -225,6 +225,28 @@ def test_seconds_are_of_one_task(drawn, whole):
     assert set(table["task"]) == {"sst2"}
     assert set(table["encoder"]) == {"mpnet-base", "minilm-l6"}
     assert kcm.facts(whole.here, whole.findings, [])["memory"] == "1.5"
+
+
+def test_cola_is_told_in_its_own_metric_too(whole):
+    runs = [r for r in whole.runs if r.spec.task == "cola" and r.spec.budget == 0.6]
+    runs = frames.select(runs, arm="kcm", sees="own")
+    by = {}
+    for run in runs:
+        by.setdefault(run.spec.encoder, []).append(run.dense["score"] - run.pruned["score"])
+    said = kcm.matthews(whole.runs)["matthews"]
+    for encoder, drops in by.items():
+        assert f"({encoder})" in said
+        assert f"{100 * np.mean(drops):.1f} [" in said
+    assert kcm.matthews([]) == {"matthews": "untested"}
+
+
+def test_a_claim_s_places_are_counted_by_verdict(whole):
+    findings = [f for f in whole.findings if f.claim.key == "kcm.row-norm"]
+    verdicts = ["reproduced", "partly", "not reproduced", "inconclusive", "untested"]
+    some = [replace(findings[0], verdict=claims.Verdict(verdict)) for verdict in verdicts]
+    said = quoted._held([*some, some[0]], "kcm.row-norm")
+    assert said == "holds on 2, holds in part on 1, fails on 1, is undecided on 1"
+    assert quoted._held(some[-1:], "kcm.row-norm") == "is untested"
 
 
 def test_another_task_s_sentences_stand_apart(drawn):

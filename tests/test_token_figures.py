@@ -142,7 +142,7 @@ def test_facts_of_nothing_are_untested(whole):
     none = tokens.facts([], whole.findings, pair)
     assert set(full) == set(none)
     assert "untested" not in full.values()
-    assert none["drop-ltp"] == none["padding"] == none["lead-dense"] == "untested"
+    assert none["drop-ltp"] == none["padding"] == "untested"
     assert set(style.METHODS) >= set(study.TOKEN_ARMS)
     [told] = [
         one
@@ -153,6 +153,41 @@ def test_facts_of_nothing_are_untested(whole):
     assert full["first-cola"] == f"{least.measured:+.3f} [{least.low:.3f}, {least.high:.3f}]"
     assert full["quadratic-mean"] == "1.0%"  # T / (T + 2D + F) at 24 tokens, D = 384, F = 1536
     assert full["quadratic-512"] == "18.2%"
+
+
+def test_what_is_chosen_well_or_badly_is_counted_outside_the_lead(whole):
+    pair = study.lead(WIDE)
+    told = tokens.facts(whole.runs, whole.findings, pair)
+    cells = [
+        cell
+        for one in whole.findings
+        for cell in one.cells
+        if one.claim.key.endswith(("-random", "-first"))
+        and (one.encoder, one.task) != (pair.encoder, pair.task)
+    ]
+    assert told["chosen-all"] == str(len(cells))
+    better, worse = (
+        sum(f(cell) for cell in cells) for f in (lambda c: c.low > 0, lambda c: c.high < 0)
+    )
+    assert (told["chosen-better"], told["chosen-worse"]) == (str(better), str(worse))
+
+
+def test_one_text_by_itself_has_the_speeds_of_its_timings(drawn, whole):
+    _, table = drawn["times"]
+    pair = study.lead(WIDE)
+    own = table[(table["encoder"] == pair.encoder) & (table["task"] == pair.task)]
+    own = own[(own["batch"] == 1) & (own["timed"] == "pruned")]
+    own = own[own["budget"] == own["budget"].min()]
+    said = tokens.alone(whole.runs, whole.timings, pair)["alone-speeds"]
+    assert said == f"{own['speed'].min():.2f} to {own['speed'].max():.2f}"
+    assert tokens.alone(whole.runs, [], pair) == {"alone-speeds": "untested"}
+
+
+def test_filters_first_lead_by_what_is_judged(whole):
+    told = tokens.roads([r for r in whole.runs if r.spec.base], whole.findings)
+    [one] = [f for f in whole.findings if f.claim.key == "token.stack-ltp"]
+    [cell] = one.cells
+    assert told["road-lead-ltp"] == f"{cell.measured:+.3f} [{cell.low:.3f}, {cell.high:.3f}]"
 
 
 def test_longer_training_stands_beside_the_shorter(drawn):

@@ -63,8 +63,8 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     seeds = len(evidence.runs)
     notes = [f"{seeds} of the {claim.seeds} seeds asked for"] if 0 < seeds < claim.seeds else []
     if QUANTITIES[judged].reads in ANSWERED:
-        sides = (evidence.runs, evidence.rivals)
-        notes += [note for each in sides for note in (*_stopped(each), *_unmended(each))]
+        each = [group for side in (evidence.runs, evidence.rivals) for group in _groups(side)]
+        notes += [note for group in each for note in (*_stopped(group), *_unmended(group))]
     return replace(
         blank,
         measured=estimate.value,
@@ -74,6 +74,14 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
         verdict=verdict_of(relation, estimate, stated, claim.tolerance[cell]),
         note="; ".join(notes),
     )
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs by arm and budget: a cell of speed rests on a whole curve."""
+    groups: dict[tuple[str, float], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((study.arm_of(run.spec), run.spec.budget), []).append(run)
+    return list(groups.values())
 
 
 def _stopped(runs: Sequence[Run]) -> list[str]:

@@ -121,8 +121,9 @@ def _finding(
         # no verdict before all runs are there, and none on models larger than they should be
         if (short or missed) and found.verdict is not Verdict.UNTESTED:
             found = replace(found, verdict=Verdict.INCONCLUSIVE)
-        if QUANTITIES[judged].home and fidelity == "replication" and not found.note:
-            found = replace(found, verdict=Verdict.UNTESTED, note=ABROAD)
+        if QUANTITIES[judged].home and fidelity == "replication" and found.measured is not None:
+            note = "; ".join(filter(None, (ABROAD, found.note)))
+            found = replace(found, verdict=Verdict.UNTESTED, note=note)
         failed |= dict.fromkeys(missed)
         cells.append(found)
     if not cells:

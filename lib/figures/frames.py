@@ -224,10 +224,10 @@ def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float)
     """How far each reading of the slides lies from their table, nearest first.
 
     The distance is the root mean square, over densities, of our drop from our own dense model less
-    the talk's drop from its own. Every reading goes by the same one seed, the first: a mean over
-    several would come nearer by having less noise. `low` and `high` are the least and the greatest
-    distance of its single seeds, `seeds` so many. Compared are the densities at which most readings
-    were run (the columns off@...); a reading that lacks one of them is left out.
+    the talk's drop from its own. Every reading goes by the same one seed, that which most have: a
+    mean over several would come nearer by having less noise. `low` and `high` are the least and the
+    greatest distance of its single seeds, `seeds` so many. Compared are the densities at which most
+    readings were run (the columns off@...); a reading that lacks one of them is left out.
     """
     table = runs(run for run in found if _is_reading(run))
     table = table[table["budget"].isin(list(stated))]
@@ -238,14 +238,15 @@ def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float)
     by = [*READING, "seed"]
     wide = table.assign(off=off).pivot(index=by, columns="budget", values="off")
     seed = wide.index.get_level_values("seed")
-    first = wide[seed == seed.min()]
+    shown = seed.value_counts().sort_index().idxmax()
+    first = wide[seed == shown]
     sets = first.notna().apply(lambda row: tuple(first.columns[row]), axis=1)
     shared = list(sets.mode().iloc[0])
     wide = wide[shared[::-1]].dropna()
     each = np.sqrt((wide**2).mean(axis=1))
     chance = each.groupby(level=list(READING)).agg(low="min", high="max", seeds="size")
     wide.columns = [f"off@{budget:g}" for budget in wide.columns]
-    near = wide.assign(distance=each).xs(seed.min(), level="seed").join(chance)
+    near = wide.assign(distance=each).xs(shown, level="seed").join(chance)
     return near.sort_values("distance", kind="stable").reset_index()
 
 

@@ -150,7 +150,10 @@ class Pruner:
     def merged(self, scores: dict[str, Tensor]) -> Float[Tensor, "L F"]:
         """The score that ranks over all layers; an even choice goes by the place in each."""
         found = self._merged(scores)
-        return found.argsort(dim=1, stable=True).argsort(dim=1).to(found) if self.even else found
+        if not self.even:
+            return found
+        filters.check(found)  # places would hide it
+        return found.argsort(dim=1, stable=True).argsort(dim=1).to(found)
 
     def _merged(self, scores: dict[str, Tensor]) -> Float[Tensor, "L F"]:
         alone = None if self.ranks == "r2d2" else scores[self.ranks]

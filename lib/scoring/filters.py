@@ -41,10 +41,14 @@ def room(model: nn.Module, tokens: int | float | None, budget: float) -> int:
     return search.filters(encoder.shape(model), search.length(tokens), budget)
 
 
+def check(scores: Float[Tensor, "L F"]) -> None:
+    """A StudyError for scores that rank nothing."""
+    search.check_ranks(scores, "filter", "do the calibration sentences make any of them fire?")
+
+
 def greatest(scores: Float[Tensor, "L F"], kept: int) -> Bool[Tensor, "L F"]:
     """The greatest scores of all layers together; a StudyError for scores that rank nothing."""
-    why = "do the calibration sentences make any of them fire?"
-    search.check_ranks(scores, "filter", why)
+    check(scores)
     return search.top(scores.flatten(), kept).view_as(scores)
 
 

@@ -47,7 +47,7 @@ def _off(
 
 
 def _last(run: Run) -> dict[str, int | float]:
-    """The last row, beside the target that was asked for: the training may move its own."""
+    """The last row, beside the target that was asked for: the training may aim above it."""
     return curve(run)[-1] | {"asked": run.trace["target"]}
 
 

@@ -87,7 +87,6 @@ def _larger(table: pd.DataFrame, place: tuple[str, str], size: float) -> dict[st
         "large": UNTESTED if row is None else str(row["encoder"]),
         "large-drop": _interval(row, "drop", ".1f", 100),
         "large-speed": _interval(row, "speed", ".1f"),
-        "large-share": _interval(row, "share", ".3f"),
     }
 
 

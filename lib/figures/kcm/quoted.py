@@ -15,11 +15,7 @@ from lib.figures.kcm.probed import of
 from lib.runs import Probe, Run
 
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5)
-LEADS = (
-    *("beats-magnitude", "merge-r2", "merge-d2", "scale", "supervised", "row-norm", "beats-w2"),
-    *("beats-random", "beats-taylor-steps", "beats-k-prune", "beats-refit"),
-    *("labels-512", "labels-1k"),
-)
+LEADS = ("merge-r2", "merge-d2", "scale", "supervised", "row-norm", "beats-taylor-steps")
 PAPER = ("sst2", "mrpc", "stsb", "mnli", "qnli", "qqp")
 
 
@@ -79,13 +75,16 @@ def _lost(own: Any, budget: float) -> str:
 
 
 def _held(findings: Iterable[Finding], key: str) -> str:
-    """On how many encoders and tasks a claim holds, fails, and is undecided."""
+    """On how many encoders and tasks a claim holds, holds in part, fails, and is undecided."""
     verdicts = [f.verdict for f in findings if f.claim.key == key]
-    holds, fails = (verdicts.count(v) for v in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED))
-    undecided = len(verdicts) - verdicts.count(Verdict.UNTESTED) - holds - fails
-    if not holds + fails + undecided:
-        return f"is {UNTESTED}"
-    return f"holds on {holds}, fails on {fails} and is undecided on {undecided}"
+    words = {
+        Verdict.REPRODUCED: "holds",
+        Verdict.PARTLY: "holds in part",
+        Verdict.NOT_REPRODUCED: "fails",
+        Verdict.INCONCLUSIVE: "is undecided",
+    }
+    told = [f"{word} on {verdicts.count(v)}" for v, word in words.items() if v in verdicts]
+    return ", ".join(told) or f"is {UNTESTED}"
 
 
 def _measured(findings: Iterable[Finding], key: str, cell: Any, scale: int, form: str) -> str:

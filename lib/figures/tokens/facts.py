@@ -17,8 +17,6 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     """Of the token chapter; `pair` is the encoder and task that it is mainly about."""
     lead = [run for run in found if (run.spec.encoder, run.spec.task) == (pair.encoder, pair.task)]
     facts = {"lead-encoder": pair.encoder, "lead-task": pair.task, **dict(_budgets(lead))}
-    dense = next((run for run in lead if run.spec.method == "dense"), None)
-    facts["lead-dense"] = f"{dense.dense['score']:.4f}" if dense else UNTESTED
     ran = [run for run in lead if "tokens" in run.trace]
     facts["padded-to"] = str(study.padded(pair.task))
     if ran:
@@ -53,13 +51,14 @@ def facts(found: Sequence[Run], findings: Sequence[Finding], pair: study.Pair) -
     for task in ELSEWHERE:
         for control in ("random", "first"):
             facts[f"{control}-{task}"] = _lead(findings, f"token.powerbert-{control}", task)
+    place = (pair.encoder, pair.task)
     own = [one for one in findings if one.encoder == pair.encoder]
     other = [one for one in findings if one.encoder != pair.encoder]
     for control in ("random", "first"):
         key = f"token.powerbert-{control}"
         facts[f"{control}-lead"] = _lead(own, key, pair.task)
         facts[f"{control}-larger"] = _lead(other, key, pair.task)
-    facts |= _chosen(findings)
+    facts |= _chosen([one for one in findings if (one.encoder, one.task) != place])
     facts["longer-steps"] = str(LONGER["steps"])
     for name in ("powerbert", "ltp"):
         facts[f"gain-{name}"] = _lead(findings, f"token.{name}-gains", pair.task)
@@ -186,7 +185,5 @@ def roads(found: Sequence[Run], findings: Sequence[Finding]) -> dict[str, str]:
 
 def _budgets(lead: Sequence[Run]) -> Iterable[tuple[str, str]]:
     lead = [run for run in lead if run.spec.unit == "executed"]
-    budgets = sorted({run.spec.budget for run in lead})
-    yield "least-budget", f"{budgets[0]:g}" if budgets else UNTESTED
     steps = {run.spec.training["sees"]["steps"] for run in lead}
     yield "token-steps", str(min(steps)) if steps else UNTESTED
