@@ -401,7 +401,7 @@ def test_a_target_is_met_where_it_is_passed_after_the_warm_up(bert, data, meet):
     assert joint.met == meet  # the authors' training never ends early
 
 
-@pytest.mark.parametrize("past", [3.0, -3.0])
+@pytest.mark.parametrize("past", [6.0, -3.0])
 def test_what_went_too_far_or_not_far_enough_is_made_up_by_neurons(bert, past):
     """To the least sparsity that meets the target: one more neuron would be too many."""
     joint = Joint(bert, pruners.get("cofi", **QUICK)._plan(STEPS, 0.7))
@@ -430,9 +430,9 @@ def test_a_target_that_no_neuron_can_meet_leaves_the_gates_alone(bert):
 
 def test_a_training_ends_where_its_target_is_met(bert, data):
     """On record is that step, and what was left over is not trained on sampled masks."""
-    small = cofi(bert, data, aids=Aids(select=lambda model: 0.5))
+    small = cofi(bert, data, aids=Aids(select=lambda model: 0.5), warmup=0.4)
     last = small.trace["taken"]
-    assert 0.67 * STEPS <= last < STEPS
+    assert 0.4 * STEPS <= last < STEPS
     assert small.trace["curve"][-1][0] == small.trace["scores"][-1][0] == last
     assert 0.7 <= small.trace["realised"] < 0.71
     assert "missed" not in small.trace

@@ -117,7 +117,8 @@ def test_memory_that_is_kept_needs_no_new_pages_at_every_step():
     kept, share = fresh("keep")
     if kept == "False":
         pytest.skip("another allocator than glibc's")
-    assert share < 0.05 < 0.2 < fresh("return")[1]
+    assert share < 0.05
+    assert fresh("return")[1] > max(0.05, 4 * share)  # huge pages make it less than all of it
 
 
 @pytest.mark.parametrize(

@@ -370,16 +370,12 @@ def test_the_talk_s_counts_have_intervals(whole):
     assert np.allclose(talk["drop"] + talk["score"], 0.9083)
 
 
-def test_the_paper_s_own_encoder_and_task_make_a_reproduction():
-    p = study.profile("paper")
-    findings = claims.findings(p, chapters=["coreset"])
-    assert facts.place(p, findings)["fidelity"] == "reproduction"
-    assert (
-        facts.place(study.profile("published"), claims.findings("published", ["coreset"]))[
-            "fidelity"
-        ]
-        == "replication"
-    )
+@pytest.mark.parametrize(
+    ("name", "fidelity"), [("paper", "reproduction"), ("published", "replication")]
+)
+def test_the_talk_s_own_encoder_and_task_make_a_reproduction(name, fidelity, tmp_path):
+    p = replace(study.PROFILES[name], folder=tmp_path)
+    assert facts.place(p, claims.findings(p, chapters=["coreset"]))["fidelity"] == fidelity
 
 
 def test_facts_are_short_texts_and_say_untested_of_what_is_missing(whole, nothing):
