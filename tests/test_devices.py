@@ -90,9 +90,9 @@ def test_pruning_follows_the_model_to_its_device():
 
 
 FAULTS = """
-import resource, sys, torch
+import resource, torch
 from lib import devices
-kept = sys.argv[1] == "keep" and devices.keep_memory()
+kept = devices.keep_memory()
 layers = torch.nn.Sequential(*(torch.nn.Linear(1500, 1500) for _ in range(16)))
 size = sum(weight.nbytes for weight in layers.parameters())
 def pages(steps):
@@ -107,18 +107,13 @@ print(kept, pages(5) / 5 / size)
 
 
 def test_memory_that_is_kept_needs_no_new_pages_at_every_step():
-    def fresh(how: str) -> tuple[str, float]:
-        """Was memory kept, and how much of the gradients is new memory at every step?"""
-        command = [sys.executable, "-c", FAULTS, how]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
-        kept, share = done.stdout.split()
-        return kept, float(share)
-
-    kept, share = fresh("keep")
+    """How much of the gradients is new memory at every step? .04 to .17 where it isn't kept."""
+    command = [sys.executable, "-c", FAULTS]  # fresh: what glibc may do is set once a process
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=True)
+    kept, share = done.stdout.split()
     if kept == "False":
         pytest.skip("another allocator than glibc's")
-    assert share < 0.05
-    assert fresh("return")[1] > max(0.05, 4 * share)  # huge pages make it less than all of it
+    assert float(share) < 0.02
 
 
 @pytest.mark.parametrize(
