@@ -6,7 +6,7 @@ From a row of YAML to a line of the ledger:
     answers     what do packed answers score, and how sure is that?
     quantities  what number do runs give? One file a kind of number
     cells       what do the runs measure beside one stated number?
-    verdicts    which verdict does that earn?
+    verdicts    which verdict does that earn? chance: or could chance have done it?
     judging     what do the runs say of one claim? ledger: of all of them?
 """
 

@@ -9,7 +9,7 @@ from scipy import stats
 from lib.errors import unknown
 from lib.runs import unpack_labels, unpack_values
 
-REPLICATES, SEED, LEVEL = 2000, 20230912, 0.95
+REPLICATES, SEED, LEVEL = 10_000, 20230912, 0.95
 
 
 @lru_cache(maxsize=16384)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib import study
+from lib.claims import chance
 from lib.claims.answers import commonest, wilson
 from lib.claims.claim import Cell, Claim, Verdict
 from lib.claims.quantities import ANSWERED, QUANTITIES, Evidence
@@ -63,25 +64,19 @@ def cell_of(claim: Claim, cell: Any, judged: str, evidence: Evidence) -> Cell:
     seeds = len(evidence.runs)
     notes = [f"{seeds} of the {claim.seeds} seeds asked for"] if 0 < seeds < claim.seeds else []
     if QUANTITIES[judged].reads in ANSWERED:
-        each = [group for side in (evidence.runs, evidence.rivals) for group in _groups(side)]
+        each = [group for side in (evidence.runs, evidence.rivals) for group in chance.groups(side)]
         notes += [note for group in each for note in (*_stopped(group), *_unmended(group))]
+    doubts = chance.doubts(claim, cell, stated, judged, evidence)
+    verdict = verdict_of(relation, estimate, stated, claim.tolerance[cell])
     return replace(
         blank,
         measured=estimate.value,
         low=estimate.low,
         high=estimate.high,
         n=estimate.n,
-        verdict=verdict_of(relation, estimate, stated, claim.tolerance[cell]),
-        note="; ".join(notes),
+        verdict=Verdict.INCONCLUSIVE if doubts else verdict,
+        note="; ".join(notes + doubts),
     )
-
-
-def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs by arm and budget: a cell of speed rests on a whole curve."""
-    groups: dict[tuple[str, float], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((study.arm_of(run.spec), run.spec.budget), []).append(run)
-    return list(groups.values())
 
 
 def _stopped(runs: Sequence[Run]) -> list[str]:
@@ -94,7 +89,9 @@ def _stopped(runs: Sequence[Run]) -> list[str]:
     )
     if not same:
         return []
-    return [f"{_place(runs)}: one answer for {SAME:.0%} of the texts or more in {_of(same, runs)}"]
+    return [
+        f"{chance.place(runs)}: one answer for {SAME:.0%} of the texts or more in {_of(same, runs)}"
+    ]
 
 
 def _unmended(runs: Sequence[Run]) -> list[str]:
@@ -104,11 +101,7 @@ def _unmended(runs: Sequence[Run]) -> list[str]:
     if not layers:
         return []
     at = ", ".join(str(layer) for layer in sorted(set(layers)))
-    return [f"{_place(runs)}: not mended from layer {at} on in {_of(len(layers), runs)}"]
-
-
-def _place(runs: Sequence[Run]) -> str:
-    return f"{study.arm_of(runs[0].spec)} at {runs[0].spec.budget:g}"
+    return [f"{chance.place(runs)}: not mended from layer {at} on in {_of(len(layers), runs)}"]
 
 
 def _of(some: int, runs: Sequence[Run]) -> str:

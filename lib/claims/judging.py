@@ -133,11 +133,14 @@ def _finding(
     notes = [f"{have} of {len(asked)} runs on record"] if have < len(asked) else []
     if len(cells) < len(claim.stated):
         notes.append(f"{len(cells)} of its {len(claim.stated)} stated numbers are asked for here")
+    bad = sum(cell.verdict is Verdict.NOT_REPRODUCED for cell in cells)
+    if bad and verdict in (Verdict.PARTLY, Verdict.INCONCLUSIVE):
+        notes.append(f"{bad} of its {len(cells)} numbers not reproduced")
     notes += [f"{len(failed)} of its runs missed the sparsity they name"] if failed else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
     notes += ["judged in accuracy, which is what the talk states"] if other else []
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used) + _teachers(used)
-    note = "; ".join(dict.fromkeys(notes))
+    note = "; ".join(dict.fromkeys("; ".join(notes).split("; ")))
     return [Finding(claim, encoder, task, judged, tuple(cells), verdict, fidelity, note)]
 
 

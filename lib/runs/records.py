@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.runs.examples import unpack_examples
+import numpy as np
+
+from lib.runs.examples import pack_labels, pack_values, unpack_examples, unpack_labels
 from lib.runs.files import refused
 from lib.runs.naming import digest, shape_key, slug
 from lib.runs.spec import Question, Spec
@@ -52,6 +54,17 @@ class Run:
         return replace(
             self, dense=scored(self.dense), pruned=scored(self.pruned), per_example=packed
         )
+
+    def constant(self) -> "Run":
+        """The same texts with the commonest label as the pruned model's only answer; of a
+        regression, with 0. Of the numbers beside them, which are not so, none is to be read."""
+        packed = self.per_example
+        if classes := packed["classes"]:
+            labels = unpack_labels(packed["labels"], packed["n"], classes)
+            one = pack_labels(np.full(packed["n"], np.bincount(labels).argmax()), classes)
+        else:
+            one = pack_values(np.zeros(packed["n"]))
+        return replace(self, per_example=packed | {"pruned": one})
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,15 @@ from lib.study.clocks import Clocked, timings, untimed
 from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
 from lib.study.marks import PLACE, UNTESTED, Mark, untested
 from lib.study.profiles import DATA, LOCAL, PROFILES, Pair, Profile, profile
-from lib.study.selecting import FIELDS, after_of, arm_of, check_select, matches, sees_of
+from lib.study.selecting import (
+    FIELDS,
+    after_of,
+    arm_of,
+    check_select,
+    draws,
+    matches,
+    sees_of,
+)
 
 __all__ = [
     "AFTER_LR",
@@ -83,6 +91,7 @@ __all__ = [
     "clocked",
     "describe_missing",
     "distilled_recipe",
+    "draws",
     "excused",
     "expected",
     "groups",

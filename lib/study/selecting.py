@@ -7,6 +7,8 @@ from typing import Any
 from lib.errors import StudyError, unknown
 from lib.runs import Spec
 from lib.study.arms import ARMS, own_sees
+from lib.study.arms.coreset import FIXED
+from lib.study.arms.kcm import ONCE
 
 FIELDS = ("encoder", "task", "method", "budget", "unit", "seed")
 
@@ -75,3 +77,8 @@ def sees_of(s: Spec) -> str:
     """Does it read the training data that its arm reads by default? own or other."""
     last = arm_of(s).rpartition("+")[2]
     return "own" if s.training["sees"] in own_sees(last, s.task) else "other"
+
+
+def draws(s: Spec) -> bool:
+    """Would another seed give another model? Chance is in all training and sampling."""
+    return s.training["after"] is not None or arm_of(s) not in ("dense", *FIXED, *ONCE)

@@ -13,12 +13,15 @@ told        what do a probe, or a talk's own numbers, say?
 from lib.claims.quantities import layers, scores, times, told, trade, training, work
 from lib.claims.quantities.layers import dense_hidden, layer_errors, pruned_neurons, units
 from lib.claims.quantities.quantity import Estimate, Evidence, Quantity
+from lib.claims.quantities.scores import leads
 from lib.claims.quantities.told import cell_name
 from lib.claims.quantities.training import pruning_seconds, sparsity
 from lib.claims.quantities.work import macs
 
 __all__ = [
     "ANSWERED",
+    "DRAWN",
+    "LOSSES",
     "PER_ENCODER",
     "QUANTITIES",
     "TIMED",
@@ -28,6 +31,7 @@ __all__ = [
     "cell_name",
     "dense_hidden",
     "layer_errors",
+    "leads",
     "macs",
     "pruned_neurons",
     "pruning_seconds",
@@ -44,3 +48,6 @@ QUANTITIES: dict[str, Quantity] = {
     for room in (scores, work, times, trade, layers, training, told)
     for name, quantity in room.QUANTITIES.items()
 }
+DRAWN = tuple(name for room in (scores, trade, layers) for name in room.QUANTITIES)
+"""What another seed gives otherwise; what is counted or timed hardly depends on one."""
+LOSSES = {quantity.loss for quantity in QUANTITIES.values() if quantity.loss}

@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from lib.claims.answers import LEVEL
+from lib.claims.answers import LEVEL, REPLICATES
 from lib.runs import Run, Timing
 
-TAILS = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)  # percentiles
+TAIL = (1 - LEVEL) / 2
+# Further out by a percentile's Monte Carlo error, so that no verdict hangs on which resamples
+# were drawn.
+OUTER = TAIL - math.sqrt(TAIL * (1 - TAIL) / REPLICATES)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Quantity:
     texts of a task), timings or, of models that drop tokens, token-timings, or what a run did on
     its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a score in
     a replication; `joint` says that all cells of a claim have to hold at once, `home` that it means
-    something on the claim's own encoder alone: elsewhere it is shown and not judged.
+    something on the claim's own encoder alone: elsewhere it is shown and not judged. `held` says
+    that it is about what is left of the dense score, of which one answer for every text keeps some.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -61,6 +65,7 @@ class Quantity:
     loss: str = ""
     joint: bool = False
     home: bool = False
+    held: bool = False
 
 
 def exactly(value: float, n: int) -> Estimate:
@@ -70,7 +75,7 @@ def exactly(value: float, n: int) -> Estimate:
 
 def of_draws(value: float, draws: Float[np.ndarray, " replicates"], n: int) -> Estimate:
     """A value with the interval of its resamples."""
-    low, high = np.percentile(draws, TAILS)
+    low, high = np.percentile(draws, (100 * OUTER, 100 * (1 - OUTER)))
     return Estimate(float(value), float(low), float(high), n)
 
 

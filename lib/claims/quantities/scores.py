@@ -59,6 +59,12 @@ def seed_noise(
     return error * stats.t.ppf((order + 0.5) / REPLICATES, len(points) - 1)
 
 
+def leads(runs: Sequence[Run], others: Sequence[Run]) -> bool:
+    """Is the mean score clearly above that of other answers to the same texts? In accuracy for F1."""
+    draws = mean_score(runs, "pruned", True)[1] - mean_score(others, "pruned", True)[1]
+    return of_draws(0.0, draws + seed_noise(runs, 0, True), len(runs)).low > 0
+
+
 def _score(run: Run, side: str, plain: bool) -> tuple[float, Float[np.ndarray, " replicates"]]:
     packed = run.per_example
     metric = "accuracy" if plain and packed["metric"] == "f1" else packed["metric"]
@@ -91,15 +97,17 @@ def _change(plain: bool = False) -> Callable[[Evidence], Estimate | str]:
 
 QUANTITIES = {
     "score": Quantity(_of_answers(lambda dense, pruned, rival: pruned), loss="drop"),
-    "drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned)),
-    "share": Quantity(_of_answers(lambda dense, pruned, rival: pruned / dense)),
+    "drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned), held=True),
+    "share": Quantity(_of_answers(lambda dense, pruned, rival: pruned / dense), held=True),
     "difference": Quantity(_of_answers(lambda dense, pruned, rival: pruned - rival), rival=True),
     "accuracy": Quantity(
         _of_answers(lambda dense, pruned, rival: pruned, plain=True), loss="accuracy-drop"
     ),
-    "accuracy-drop": Quantity(_of_answers(lambda dense, pruned, rival: dense - pruned, plain=True)),
+    "accuracy-drop": Quantity(
+        _of_answers(lambda dense, pruned, rival: dense - pruned, plain=True), held=True
+    ),
     "accuracy-share": Quantity(
-        _of_answers(lambda dense, pruned, rival: pruned / dense, plain=True)
+        _of_answers(lambda dense, pruned, rival: pruned / dense, plain=True), held=True
     ),
     "fall": Quantity(_change()),
     "accuracy-fall": Quantity(_change(plain=True)),

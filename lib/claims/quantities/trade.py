@@ -147,9 +147,9 @@ def _speed_and_share(e: Evidence) -> Estimate | str:
 
 
 QUANTITIES = {
-    "speed-and-share": Quantity(_speed_and_share, by="side", reads="trade", joint=True),
+    "speed-and-share": Quantity(_speed_and_share, by="side", reads="trade", joint=True, held=True),
     "score-at-speed": Quantity(_at_speed(lost=False), "speed", "trade", loss="drop-at-speed"),
-    "drop-at-speed": Quantity(_at_speed(lost=True), "speed", "trade"),
+    "drop-at-speed": Quantity(_at_speed(lost=True), "speed", "trade", held=True),
     "lead-at-speed": Quantity(_lead, "speed", "trade", rival=True),
     "lead-at-size": Quantity(_lead_at_size, "size", rival=True),
 }

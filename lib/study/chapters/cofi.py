@@ -45,7 +45,7 @@ def tasks(p: Profile, names: Iterable[str] = TASKS) -> list[Pair]:
     return [Pair(main(p).encoder, name) for name in names] if p.others else []
 
 
-QUICK = {"steps": 400, "selections": 2}  # of the fine-tuning after
+QUICK = {"steps": 240, "selections": 2}  # of the fine-tuning after
 
 
 def pruned(
