@@ -8,6 +8,7 @@ from test_coreset import augmented, prune
 from torch import nn
 
 from lib import pruners
+from lib.errors import StudyError
 from lib.measures import costs
 from lib.models import encoder
 from lib.models.masks import Masks, applied
@@ -220,6 +221,18 @@ def test_steps_score_the_model_that_is_left(bert, batches, monkeypatch):
     pruned = pruners.get("taylor", steps=3)(bert, batches, 0.25)
     assert seen == [12, 9, 6]
     assert sum(layer.heads for layer in encoder.shape(pruned).layers) == 3
+
+
+def test_kinds_ranked_apart_keep_the_same_share_of_each(bert, batches):
+    pruner = pruners.get("taylor", unit="macs", tokens=9, steps=2, apart=True)
+    shape = encoder.shape(pruner(bert, batches, 0.6))
+    heads, neurons = (sum(getattr(one, n) for one in shape.layers) for n in ("heads", "neurons"))
+    assert heads == 7  # .6 of 12, rounded down
+    assert neurons == pytest.approx(0.6 * 120, abs=3)
+    spent = costs.encoder_macs(shape, 9) / costs.encoder_macs(encoder.shape(bert), 9)
+    assert 0.59 < spent <= 0.6
+    with pytest.raises(StudyError, match="leave `apart` out"):
+        pruners.get("taylor", apart=True)
 
 
 def test_uneven_layers_only_where_asked(bert, batches):

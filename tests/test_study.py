@@ -433,7 +433,7 @@ def test_the_kcm_chapter_asks_for_its_tier():
     assert list(by_group)[:3] == ["teachers", "headline", "methods"]
     pairs = set(product(("mpnet-base", "minilm-l6"), ("sst2", "cola", "mrpc", "stsb", "mnli")))
     every = study.specs("kcm", PUBLISHED)
-    family = {arm for arm in study.FAMILIES["kcm"].ARMS} | {"taylor-steps"}
+    family = {*study.FAMILIES["kcm"].ARMS, "taylor-steps"}
     for encoder, task in pairs:
         here = fits(every, encoder=encoder, task=task, after="none", sees="own")
         for budget in (0.6, 0.7):

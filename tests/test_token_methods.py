@@ -16,8 +16,9 @@ from lib.pruners import ltp, power_bert, top, transkimmer
 from lib.scoring import importance
 from lib.tokens import dropping
 from lib.tokens.costs import dense_macs, executed_macs, fraction, measure, survivors
+from lib.tokens.dropping import Walk
 from lib.tokens.model import gated, ruled, wrap
-from lib.tokens.training import calibrate, distilled, draw, floor, split
+from lib.tokens.training import calibrate, distilled, draw, floor, settle, split
 from lib.training import batches
 
 NONE = {"rule": "none"}
@@ -185,7 +186,7 @@ def test_a_cold_sigmoid_is_the_threshold(bert, inputs):
     """At temperature 0 the soft mask zeroes whom the threshold drops, in the layer that decides."""
     made = wrap(bert.double(), NONE)
     theta = torch.tensor([0.13] * 3, dtype=torch.double)
-    gate, seen = ltp.Soft(theta, 1e-9, []), []
+    gate, seen = ltp.Soft(theta, 1e-9 * theta, []), []
     after = gate.after
     gate.after = lambda index, x, walk: seen.append(after(index, x, walk)) or seen[-1]
     with gated(made, gate):
@@ -203,12 +204,27 @@ def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
     assert ltp.scaled([0.1, 0.2], 1.0)["thresholds"] == [2.0, 2.0]
     rule = {"rule": "threshold", "thresholds": [0.05, 0.1, 0.15]}
     student = wrap(bert, rule).train().requires_grad_(True)
-    theta, _ = pruners.get("ltp", threshold_lr=1.0, penalty=-10.0)._thresholds(student, data)
+    theta, _ = pruners.get("ltp", threshold_lr=1.0, penalty=-10.0)._thresholds(student, stream(12))
     assert theta[0] == pytest.approx(ltp.LEAST)  # a negative penalty wants all masks open
-    theta, _ = pruners.get("ltp", penalty=10.0)._thresholds(student, data)
+    theta, _ = pruners.get("ltp", penalty=10.0)._thresholds(student, stream(30))
     assert 1.3 < theta[0] / 0.05 < 1.6  # by about half, and in proportion to where it began
     assert 1.3 < theta[1] / 0.1 < 1.6
     assert theta[2] == pytest.approx(0.15)  # the last layer decides nothing
+
+
+def test_thresholds_rise_from_nothing_in_the_first_half_of_the_search(bert, monkeypatch):
+    seen, after = [], ltp.Soft.after
+
+    def spy(gate, index, x, walk):
+        if index == 1:
+            seen.append(float(gate.thresholds[1].detach()))
+        return after(gate, index, x, walk)
+
+    monkeypatch.setattr(ltp.Soft, "after", spy)
+    student = wrap(bert, {"rule": "threshold", "thresholds": [0.05, 0.1, 0.15]})
+    student.train().requires_grad_(True)
+    pruners.get("ltp", threshold_lr=1e-9)._thresholds(student, stream(8))
+    assert seen == pytest.approx([0.1 * min(step / 4, 1) for step in range(8)])
 
 
 @pytest.mark.parametrize("budget", [0.75, 0.45])
@@ -376,12 +392,48 @@ def test_ranking_is_learned(bert, inputs):
     assert received[0, 1:].argsort(descending=True).tolist() == [0, 1, 2, 3]
 
 
-def test_the_first_and_the_last_layer_decide_nothing(bert, data):
-    pruned = pruners.get("top", bins=4)(bert, data, 0.6)
+def test_layers_decide_from_the_third_of_twelve_on(bert, data):
+    pruned = pruners.get("top", bins=4)(bert, data, 0.5)
     kept = pruned.config.tokens["kept"]
     assert all(kept[0])
-    assert all(kept[2])
-    assert not all(kept[1])
+    assert not (all(kept[1]) and all(kept[2]))
+    assert [top.first(layers) for layers in (2, 3, 6, 12, 24)] == [1, 1, 1, 2, 4]
+    cells = top._order(torch.ones(12, 5))
+    assert {layer for layer, _ in cells} == set(range(2, 12))
+    assert floor(bert, "after", 2) == pytest.approx(2 / 3)
+
+
+def test_a_search_begins_with_all_tokens_and_gates_that_are_shut_or_open(bert, data):
+    assert pruners.get("top", bins=4)(bert, data, 0.5).trace["expected"][0] > 0.999
+    drawn = torch.tensor([0.2, 0.7], requires_grad=True)
+    hard = top._hard(drawn)
+    hard.sum().backward()
+    assert hard.tolist() == [0, 1]
+    assert drawn.grad.tolist() == [1, 1]
+
+
+def test_ranking_adds_to_the_loss_with_its_weight(bert, data, monkeypatch):
+    monkeypatch.setattr(top, "lambda_rank", lambda received, ranked, valid: torch.tensor(1000.0))
+    without, with_it = (
+        pruners.get("top", bins=4, ranking=weight)(bert, data, 0.5).trace["searching"][0]
+        for weight in (0.0, 0.5)
+    )
+    assert with_it - without == pytest.approx(500, rel=0.01)
+
+
+def test_ranks_are_by_attention_to_what_is_left():
+    """What the student's layers rank by is renormalised over the tokens that have worth."""
+    probabilities = torch.rand(1, 2, 4, 4).softmax(-1)
+    worth = torch.tensor([[1.0, 0.5, 0.0, 1.0]])
+    alive, places = torch.ones(1, 4, dtype=torch.bool), torch.arange(4)[None]
+    walk, gate = Walk(alive, places, places, weights=worth), top.Soft(columns=[])
+    gate.weigh(1, walk)(probabilities)
+    own = torch.zeros(4)
+    for head in range(2):
+        for query in (0, 1, 3):  # the third has left
+            row = probabilities[0, head, query] * worth[0]
+            own += row / row.sum() / 2 / 3
+    torch.testing.assert_close(walk.column[0], own)
 
 
 def test_a_regression_is_distilled_too(make_classifier, data):
@@ -419,6 +471,24 @@ def test_the_sample_is_that_of_the_seed_and_its_texts_stay_whole(bert):
     assert all(text in texts_of(batches) for text in texts_of(first)[:20])
     assert "labels" not in first[0]
     assert sorted(texts_of(draw(bert, batches[:2], 0))) == sorted(texts_of(batches[:2]))
+
+
+def test_the_knob_is_set_again_behind_the_training(bert):
+    """Decisions move with the weights, here from half of all tokens to all of them."""
+    made = wrap(bert, {"rule": "threshold", "thresholds": [0.05] * 3})
+    texts = draw(made, stream(20), 0)
+
+    def loss(model, batch):
+        ruled(model, thresholds=[0.0] * 3)
+        return importance.loss(model, batch)
+
+    found = settle(
+        made, lambda knob: ltp.scaled([0.05] * 3, knob), texts, stream(4), 0.75, 1e-5, loss
+    )
+    assert found["before"] <= 0.75
+    assert found["trained"] == pytest.approx(1)
+    assert found["reached"] <= 0.75
+    assert fraction(made, texts)[0] == pytest.approx(found["reached"], abs=1e-4)
 
 
 @pytest.mark.parametrize("search", [0.2, 0.7])

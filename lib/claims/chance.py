@@ -54,7 +54,7 @@ def _silent(e: Evidence) -> str:
 
 
 def _held(claim: Claim, cell: Any, stated: float, judged: str, e: Evidence) -> str:
-    """What one answer for every text would be told, and whether anything that reads can lose more."""
+    """What one answer for every text would be told, and whether what reads can lose as much."""
     lost, relation = judged in LOSSES, claim.relation[cell]
     if relation == ("above" if lost else "below"):
         return ""  # that much goes, says the claim: no less than with what has stopped reading

@@ -276,6 +276,7 @@ ARM_WORDS = {
     "gradient-michel": "gradient of heads",
     "taylor-once": "Taylor, one shot",
     "taylor-steps": "Taylor, iterative",
+    "taylor-apart": "Taylor, kinds apart",
     "movement": "movement",
     "kcm": "KCM",
     "kcm-unscaled": "KCM, unscaled",

@@ -35,6 +35,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "gradient-michel": ("#882255", ">"),
     "taylor-once": ("#c98500", "h"),
     "taylor-steps": ("#8a5a00", "H"),
+    "taylor-apart": ("#6b4500", "D"),
     "movement": ("#332288", "d"),
     # 26 are more than hues can part: blues are KCM's, oranges and browns weights', greens
     # outputs', reds and purples other papers'; lightness and marker do the rest.

@@ -17,6 +17,7 @@ from lib.tokens.dropping import Walk
 from lib.tokens.model import ruled, wrap
 from lib.tokens.rules import Gate, Weigh, watching
 from lib.tokens.training import calibrate, collect, draw, settle, split, train
+from lib.training.lagrangian import Course
 
 LEAST = 1e-5  # of a threshold
 
@@ -26,7 +27,7 @@ class Soft(Gate):
     """Layer l's output times sigmoid((score - threshold[l]) / T) (Eq. 5)."""
 
     thresholds: Tensor  # (layers,)
-    temperature: float  # T, in thresholds
+    temperatures: Tensor  # T of each layer
     kept: list[Tensor]  # mean mask of each layer in the last forward pass
 
     def before(self, index: int, x: Tensor, walk: Walk) -> Tensor:
@@ -40,8 +41,7 @@ class Soft(Gate):
     def after(self, index: int, x: Tensor, walk: Walk) -> Tensor:
         if index + 1 == len(self.thresholds):
             return x
-        theta = self.thresholds[index]
-        mask = ((walk.column - theta) / (self.temperature * theta.detach())).sigmoid()
+        mask = ((walk.column - self.thresholds[index]) / self.temperatures[index]).sigmoid()
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
         self.kept.append(mask[walk.alive].mean())
         return x * mask[..., None].to(x)
@@ -58,14 +58,17 @@ class Pruner:
     masks. CLS stays; the last layer has nothing to decide.
 
     A departure: the paper meets a budget by trying penalties, in epochs of thousands of steps. Here
-    thresholds begin in proportion to its 0.01 l / L, but where they meet the budget on the dense
-    model; behind the search one factor for all, kept in the trace, corrects what it is missed by.
-    `temperature` is in thresholds, as the paper's 1e-3 stands beside its 0.01, and so is
+    thresholds are in proportion to its 0.01 l / L, but as high as meets the budget on the dense
+    model. In the first half of the search they rise to that from nothing: what loses so many tokens
+    at once does not learn again in so few steps. Behind the search one factor for all, kept in the
+    trace, corrects what the budget is missed by.
+    `temperature` is in full thresholds, as the paper's 1e-3 stands beside its 0.01, and so is
     `threshold_lr`: without it 1 by the number of steps, so that, on a rate that falls to 0, a
     threshold can go up or down by half.
     """
 
-    version: ClassVar[int] = 2  # 1 began at 0.01 l / L whatever the budget: the factor decided all
+    # 1 began at 0.01 l / L whatever the budget, so that the factor decided all; 2 at the budget
+    version: ClassVar[int] = 3
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -110,15 +113,20 @@ class Pruner:
         device = next(student.parameters()).device
         begin = torch.tensor(student.config.tokens["thresholds"], device=device).clamp(min=LEAST)
         factors = torch.ones_like(begin, requires_grad=True)
-        gate = Soft(begin, self.temperature, [])
+        gate = Soft(begin, self.temperature * begin, [])
+        course, done = Course(0.0, 1.0, len(batches) // 2, "linear"), 0
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            gate.thresholds = begin * factors
+            theta = begin * factors
+            gate.thresholds = theta * course.target(done)
+            gate.temperatures = self.temperature * theta.detach()
             found = importance.loss(model, batch)
             return found + self.penalty * torch.stack(gate.kept).sum()
 
         @torch.no_grad()
         def clip(step: int) -> None:
+            nonlocal done
+            done = step
             factors.copy_(factors.maximum(LEAST / begin))
 
         others = [(factors, self.threshold_lr or 1 / len(batches))]

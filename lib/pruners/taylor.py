@@ -33,6 +33,9 @@ class Pruner:
     then still keep one width in all heads of a layer. Without it every layer, or with dims every
     head, keeps the same fraction. With unit "macs", heads and neurons share the budget at `tokens`
     a sequence (a study fills in the task's mean), whatever `uneven` would say, so it must be True.
+    They do so in one list, though sums of absolute values flatter what is many: thousands of
+    neurons of either sign outweigh few heads. `apart` ranks each kind by itself, to the same
+    fraction of it, as TextPruner does.
     """
 
     version: ClassVar[int] = 1
@@ -46,6 +49,7 @@ class Pruner:
     granularity: Literal["heads", "dims"] = "heads"
     steps: int = 8
     uneven: bool = True
+    apart: bool = False
     tokens: int | float | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +59,8 @@ class Pruner:
             raise StudyError(f"wanted steps above 0, got {self.steps}")
         if self.unit == "macs" and (self.granularity != "heads" or not self.uneven):
             raise StudyError("unit macs searches over all layers' heads: wants heads and uneven")
+        if self.apart and self.unit != "macs":
+            raise StudyError(f"unit {self.unit} ranks heads and neurons apart: leave `apart` out")
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         masks = Masks.dense(model)
@@ -70,7 +76,8 @@ class Pruner:
         if self.unit == "macs":
             shape, heads, neurons = encoder.shape(model), scores["heads"], scores["neurons"]
             tokens = search.length(self.tokens)
-            found = search.search(heads, neurons, shape, tokens, budget)
+            find = search.apart if self.apart else search.search
+            found = find(heads, neurons, shape, tokens, budget)
             return search.masks(model, heads=found.heads, neurons=found.neurons)
         rank = search.overall if self.uneven else search.even
         if self.granularity == "heads":

@@ -150,7 +150,6 @@ def search(
     with most heads is taken. Masks are 0 or 1. Raises a StudyError where nothing fits.
     """
     _check_scores(head_scores, neuron_scores, shape)
-    layer = shape.layers[0]
     head, neuron, limit = prices(shape, tokens, budget)
     head_gain = _running_best(head_scores)
     neuron_gain = _running_best(neuron_scores)
@@ -159,12 +158,38 @@ def search(
     neurons = (spare / neuron).floor().long().clamp(0, neuron_scores.numel())
     gain = torch.where(spare >= 0, head_gain + neuron_gain[neurons], -torch.inf)
     best = int((gain == gain.max()).nonzero()[-1])
-    dtype, layers = head_scores.dtype, shape.layers
+    return _kept(head_scores, best, neuron_scores, int(neurons[best]), shape)
+
+
+def apart(
+    head_scores: Float[Tensor, "L H"],
+    neuron_scores: Float[Tensor, "L F"],
+    shape: Shape,
+    tokens: int | float,
+    budget: float,
+) -> Masks:
+    """The same fraction of heads and of neurons, each ranked by itself over all layers.
+
+    Heads are rounded down, and neurons fill the fraction of the encoder's MACs. Raises a StudyError
+    where no head would be left.
+    """
+    _check_scores(head_scores, neuron_scores, shape)
+    head, neuron, limit = prices(shape, tokens, budget)
+    heads = count(head_scores.numel(), budget, "heads", "down")
+    neurons = min(int((limit - heads * head) / neuron), neuron_scores.numel())
+    return _kept(head_scores, heads, neuron_scores, neurons, shape)
+
+
+def _kept(
+    head_scores: Tensor, heads: int, neuron_scores: Tensor, neurons: int, shape: Shape
+) -> Masks:
+    """Masks of the best so many heads and neurons, 0 or 1."""
+    layer, layers = shape.layers[0], len(shape.layers)
     return Masks(
-        heads=_best(head_scores, best).to(dtype),
-        neurons=_best(neuron_scores, int(neurons[best])).to(dtype),
-        qk=torch.ones(len(layers), layer.heads, layer.qk, dtype=dtype, device=heads.device),
-        vo=torch.ones(len(layers), layer.heads, layer.vo, dtype=dtype, device=heads.device),
+        heads=_best(head_scores, heads).to(head_scores),
+        neurons=_best(neuron_scores, neurons).to(head_scores),
+        qk=head_scores.new_ones(layers, layer.heads, layer.qk),
+        vo=head_scores.new_ones(layers, layer.heads, layer.vo),
     )
 
 

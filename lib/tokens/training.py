@@ -24,32 +24,32 @@ Rule = Callable[[float], Mapping[str, Any]]
 
 
 def collect(
-    model: nn.Module, data: Iterable[Batch], budget: float, point: str
+    model: nn.Module, data: Iterable[Batch], budget: float, point: str, layers: int = 1
 ) -> list[Batch] | None:
     """The stream as a list, refused before any work where the budget is out of reach; None for a
-    budget of 1, which drops nothing and so trains nothing. `point`: see `floor`."""
+    budget of 1, which drops nothing and so trains nothing. `point` and `layers`: see `floor`."""
     if search.check(budget) == 1:
         return None
-    least = floor(model, point)
+    least = floor(model, point, layers)
     if budget <= least:
         raise StudyError(
-            f"wanted a budget above {least:.3f} of the executed MACs, which the first layer spends "
-            f"before it can drop a token; got {budget}: ask for more"
+            f"wanted a budget above {least:.3f} of the executed MACs, which is spent before a "
+            f"token can be dropped; got {budget}: ask for more"
         )
     return importance.collect(data, "labelled training batches", least=2)
 
 
-def floor(model: nn.Module, point: str) -> float:
-    """What no rule can save: the work of the first layer up to its first cut, "before" it (of the
-    predictor), "between" its parts or "after" it, as a fraction of all. Of the shortest texts,
-    whose quadratic terms vanish; it is no less for longer ones."""
+def floor(model: nn.Module, point: str, layers: int = 1) -> float:
+    """What no rule can save: the work up to the first cut, "before" the first layer (of the
+    predictor), "between" its parts or "after" the first `layers`, as a fraction of all. Of the
+    shortest texts, whose quadratic terms vanish; it is no less for longer ones."""
     shape = encoder.shape(model)
     work = [
         (2 * each.heads * (each.qk + each.vo) * shape.hidden, 2 * each.neurons * shape.hidden)
         for each in shape.layers
     ]
     spent = {"before": shape.hidden * (shape.hidden + 2), "between": work[0][0]}
-    return spent.get(point, sum(work[0])) / sum(map(sum, work))
+    return spent.get(point, sum(map(sum, work[:layers]))) / sum(map(sum, work))
 
 
 def train(
@@ -125,14 +125,15 @@ def settle(
     """Set the knob to the budget, train on `batches`, set the knob once more.
 
     The knob is set on `texts`, see `draw`, and again as decisions move when weights do; behind
-    that nothing is trained. Returns a trace: the fractions of executed MACs `own`, where training
-    left the knob, `before` and `reached`.
+    that nothing is trained. Returns a trace: the fractions of executed MACs `own`, where the search
+    left the knob, `before` this training, `trained` behind it with the same knob, and `reached`.
     """
     own = fraction(model, texts)[0]
     before = calibrate(model, rule, texts, budget)
     losses = train(model, batches, lr, loss)
+    trained = fraction(model, texts)[0]
     reached = calibrate(model, rule, texts, budget)
-    found = {"own": own, "before": before, "reached": reached}
+    found = {"own": own, "before": before, "trained": trained, "reached": reached}
     return {name: round(value, 4) for name, value in found.items()} | {"settling": losses}
 
 

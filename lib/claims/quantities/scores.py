@@ -60,7 +60,7 @@ def seed_noise(
 
 
 def leads(runs: Sequence[Run], others: Sequence[Run]) -> bool:
-    """Is the mean score clearly above that of other answers to the same texts? In accuracy for F1."""
+    """Is the mean score clearly above that of other answers to these texts? Accuracy for F1."""
     draws = mean_score(runs, "pruned", True)[1] - mean_score(others, "pruned", True)[1]
     return of_draws(0.0, draws + seed_noise(runs, 0, True), len(runs)).low > 0
 

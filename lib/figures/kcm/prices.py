@@ -56,7 +56,7 @@ def samples(found: Iterable[Run], budget: float) -> Drawn:
 
 CLOCKED = (
     *("kcm", "kcm-unscaled", "kcm-refit", "kcm-512", "kcm-1k"),
-    *("ffn-w2", "flap", "mask-tuning", "k-prune", "taylor-steps"),
+    *("ffn-w2", "flap", "mask-tuning", "k-prune", "taylor-steps", "taylor-apart"),
 )
 
 

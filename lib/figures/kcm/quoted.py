@@ -15,7 +15,10 @@ from lib.figures.kcm.probed import of
 from lib.runs import Probe, Run
 
 BUDGETS = (0.9, 0.8, 0.7, 0.6, 0.5)
-LEADS = ("merge-r2", "merge-d2", "scale", "supervised", "row-norm", "beats-taylor-steps")
+LEADS = (
+    *("merge-r2", "merge-d2", "scale", "supervised", "row-norm"),
+    *("beats-taylor-steps", "beats-taylor-apart"),
+)
 PAPER = ("sst2", "mrpc", "stsb", "mnli", "qnli", "qqp")
 
 

@@ -32,6 +32,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "mask-tuning": ("mask-tuning", {}),
     "mask-tuning-untuned": ("mask-tuning", {"tune": False}),
     "k-prune": ("k-prune", {}),
+    "taylor-apart": ("taylor", {"steps": 8, "uneven": True, "apart": True}),
 }
 WEIGHTS_ALONE = ("ffn-w1-unscaled", "ffn-w2-unscaled", "ffn-both-unscaled")  # read no sentence
 ONCE = (*WEIGHTS_ALONE, "kcm-r2-unscaled")  # no sample changes what they keep
@@ -40,4 +41,5 @@ ONCE = (*WEIGHTS_ALONE, "kcm-r2-unscaled")  # no sample changes what they keep
 SEES = {arm: {"examples": 2048, "batch": 32} for arm in ARMS if arm not in WEIGHTS_ALONE}
 # K-prune measures anew before each of its 24 cuts, so it reads a quarter of what the rest do.
 SEES["k-prune"] = {"examples": 512, "batch": 32}
+SEES["taylor-apart"] = {"examples": 512, "batch": 32}  # as the family of the coreset gives it
 SEES_QUICK = {"examples": 256}
