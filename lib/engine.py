@@ -47,7 +47,7 @@ def sweep(profile: str, name: str) -> None:
     with alone(f"{study.profile(profile).name} sweep {name}", patient=True):
         here = [it for it in study.sweeps(profile) if it.name == name]
         if not here:
-            log.warning("nothing is missing of the sweep %s", name)
+            log.warning("nothing is missing of the sweep %s, if there is one of that name", name)
             return
         from lib import execute  # torch: only where it is needed
 

@@ -1,6 +1,7 @@
 """Are verdicts derived as promised, and intervals as wide as they should be?"""
 
 import math
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -878,6 +879,19 @@ def test_a_row_that_lacks_a_field_is_refused(tmp_path, lost):
         loaded(tmp_path, {name: value for name, value in ROW.items() if name != lost})
 
 
+def test_rows_that_are_no_rows_are_refused_in_one_line(tmp_path):
+    for row, why in (
+        (ROW | {"reference": {"sst2": 3}}, "wanted reference as a list of numbers a task"),
+        (ROW | {"select": {"arm": [["coreset"]]}}, "wanted the name of an arm"),
+        (ROW | {"quantity": "drip"}, "unknown quantity 'drip'; did you mean drop?"),
+    ):
+        with pytest.raises(StudyError, match=re.escape(why)):
+            loaded(tmp_path, row)
+    (tmp_path / "coreset.yaml").write_text("chapter: coreset\nclaims:\n")
+    with pytest.raises(StudyError, match="wanted claims as a list of rows, got None"):
+        claims.load(tmp_path)
+
+
 def test_files_of_another_form_are_refused(tmp_path):
     with pytest.raises(StudyError, match="twice"):
         loaded(tmp_path, ROW, ROW)
@@ -927,3 +941,55 @@ def test_keys_start_with_their_talk_and_figures_with_their_chapter():
     assert all(claim.figure.startswith(f"{claim.chapter}-") for claim in CLAIMS.values())
     talks = {"coreset", "cost", "kcm", "cofi", "token"}
     assert {key.split(".")[0] for key in CLAIMS} == talks
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("coreset.beats-svd", True),
+        ("coreset.density", False),
+        ("token.padding-sst2", True),
+        ("cofi.matching-order", True),
+        ("token.powerbert-time", False),  # "our own dense code" is no question of ours
+    ],
+)
+def test_questions_of_our_own_are_told_from_what_a_talk_states(key, ours):
+    assert CLAIMS[key].ours is ours
+
+
+def test_a_caveat_goes_with_what_is_measured_and_with_nothing_else():
+    claim = CLAIMS["token.top-alone"]
+    specs = [s for s in study.specs("tokens", PUBLISHED) if study.matches(s, claim.select)]
+    found = {s: crafted.run(s, examples=200) for s in specs}
+    [finding] = judge(claim, PUBLISHED, specs, found, [], {})
+    assert quantities.work.SET in finding.note
+    [finding] = judge(claim, PUBLISHED, specs, {}, [], {})
+    assert quantities.work.SET not in finding.note
+    claim = CLAIMS["cofi.sparsity"]
+    specs = [s for s in study.specs("cofi", PUBLISHED) if study.matches(s, claim.select)]
+    finding = judge(claim, PUBLISHED, specs, {s: crafted.run(s) for s in specs}, [], {})[0]
+    assert "a rule of ours ends a run where its target is met" in finding.note
+    claim = CLAIMS["cofi.sparsity-authors"]
+    specs = [s for s in study.specs("cofi", PUBLISHED) if study.matches(s, claim.select)]
+    finding = judge(claim, PUBLISHED, specs, {s: crafted.run(s) for s in specs}, [], {})[0]
+    assert "a rule of ours" not in finding.note
+
+
+def test_teachers_that_no_side_shares_are_named_as_such():
+    claim = CLAIMS["coreset.beats-magnitude"]
+    specs = [s for s in study.specs("coreset", THRICE) if study.after_of(s) == "none"]
+    sides = ((claim.select, "a"), (claim.versus, "b"))
+
+    def note(names: dict) -> str:
+        found = [
+            made(s, answers(800), provenance={"sha256": {"teacher": names.get(s.seed, name)}})
+            for select, name in sides
+            for s in specs
+            if study.matches(s, select)
+        ]
+        return findings_of("coreset.beats-magnitude", THRICE, found)[0].note
+
+    assert "its runs prune 2 teachers of one recipe, each side its own" in note({})
+    mixed = note({1: "b"})  # one of the coreset's runs prunes the rival's
+    assert "its runs prune 2 teachers of one recipe" in mixed
+    assert "each side its own" not in mixed

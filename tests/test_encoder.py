@@ -82,10 +82,16 @@ def test_parts_do_what_their_names_say(model, batch, smaller):
         torch.testing.assert_close(x, after.view_as(x))
 
 
-def test_an_unknown_architecture_is_refused():
+def test_an_unknown_architecture_is_refused(make_classifier):
     config = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9)
     with pytest.raises(StudyError, match="unknown architecture 'gpt2'"):
         encoder.layers(GPT2ForSequenceClassification(config))
+    bare = make_classifier("bert").bert
+    with pytest.raises(StudyError, match="wanted a model for sequence classification, got BertM"):
+        encoder.stem(bare)
+    with pytest.raises(StudyError, match="unknown architecture 'Linear'") as refused:
+        encoder.shape(torch.nn.Linear(2, 2))
+    assert "compact" not in str(refused.value)
     with pytest.raises(StudyError, match="unknown architecture 'Linear'"):
         encoder.layers(nn.Linear(1, 1))
 

@@ -291,7 +291,8 @@ def test_the_first_page_opens_with_what_each_talk_is_known_for(monkeypatch):
 
 def test_the_dashboard_shows_every_cell_escaped_and_linked():
     table = pages.dashboard("quick", [FINDING])
-    assert "1 findings: 1 partly." in table
+    assert "1 findings on what the talks and their papers state: 1 partly." in table
+    assert "of our own" not in table
     assert "Small &amp; fast" in table
     assert "Slide &lt;3&gt;" in table
     assert "<small>drop</small><div>0.9: under 0.02 + 0.005</div><div>0.3: over 0.05</div>" in table

@@ -419,6 +419,10 @@ def test_a_changed_file_is_read_again(own):
         ("text,label\none,a,x\ntwo,b,c\n", "longer than its header"),
         ("", "not a well-formed UTF-8 CSV"),
         ("text,label\none,a\nOne!,b\n", "too few different texts"),
+        ("text,text,label\none,two,a\n", "has the column 'text' twice"),
+        ("text,label,label\none,a,b\n", "has the column 'label' twice"),
+        ("text,label\none,1\ntwo,1.0\nthree,2\n", "writes one label as 1 and 1.0"),
+        ("text,label\n" + "".join(f"t{n},l{n}\n" for n in range(257)), "257 different labels"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(own, text, says):
@@ -438,6 +442,11 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_dev_label_unseen_in_training_is_refused(own):
     dev = own("text,label\nother,maybe\n", "dev.csv").removeprefix("csv:")
     assert "unseen in training, 'maybe'" in refused(tasks.get, f"{own(table())},{dev}")
+
+
+def test_texts_in_both_files_are_refused(own):
+    name = own(table())
+    assert "texts in" in refused(tasks.get, f"{name},{name.removeprefix('csv:')}")
 
 
 def test_files_of_different_columns_are_refused(own):

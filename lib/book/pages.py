@@ -23,8 +23,9 @@ PHASES = ("base", "prune", "finetune", "evaluate")  # of a run's seconds; its te
 HEADLINES = (
     *("coreset.density", "coreset.time", "coreset.beats-magnitude"),
     *("cofi.ten-x", "cofi.sst2", "cofi.validate.improves"),
-    *("kcm.flops40", "kcm.speed", "kcm.minutes"),
-    *("token.powerbert", "token.ltp", "token.transkimmer", "cost.quadratic"),
+    *("kcm.flops40", "kcm.speed-paper", "kcm.minutes"),
+    *("token.powerbert", "token.powerbert-padded", "token.ltp", "token.transkimmer"),
+    "cost.quadratic",
 )
 
 TABLES = """\
@@ -67,6 +68,7 @@ its tolerance, the leave to miss it or to fall short. A verdict links to its fig
 <thead><tr>
 <th data-sort>Claim</th><th data-sort data-filter>Verdict</th>
 <th data-sort data-filter>Encoder</th><th data-sort data-filter>Task</th>
+<th data-sort data-filter>Whose</th>
 <th>Stated</th><th>Measured [95%]</th><th data-sort>Runs or rounds</th>
 <th data-sort data-filter>Fidelity</th>
 </tr></thead>
@@ -78,6 +80,7 @@ its tolerance, the leave to miss it or to fall short. A verdict links to its fig
 {{ verdict(it) }}
 {% if it.note %}<small>{{ it.note }}</small>{% endif %}</td>
 <td>{{ it.encoder }}</td><td>{{ it.task }}</td>
+<td>{{ "ours" if it.claim.ours else "a talk's" }}</td>
 {{ numbers(it) }}
 <td>{{ counted(it) }}</td><td>{{ it.fidelity }}</td>
 </tr>
@@ -101,10 +104,19 @@ def write(folder: Path, profile: str, seconds: Mapping[str, float]) -> None:
 
 def dashboard(profile: str, findings: Sequence[claims.Finding]) -> str:
     """The verdict table as HTML inside Markdown; _static/verdicts.js sorts and filters it."""
-    counts = Counter(it.verdict.value for it in findings)
-    parts = [f"{counts[it.value]} {it.value}" for it in claims.Verdict if counts[it.value]]
-    summary = f"{len(findings)} findings: {', '.join(parts)}."
+    sides = {
+        "on what the talks and their papers state": [it for it in findings if not it.claim.ours],
+        "on questions and controls of our own": [it for it in findings if it.claim.ours],
+    }
+    summary = " ".join(
+        f"{len(own)} findings {about}: {_tallied(own)}." for about, own in sides.items() if own
+    )
     return _rendered(DASHBOARD, findings=findings, profile=profile, summary=summary)
+
+
+def _tallied(findings: Sequence[claims.Finding]) -> str:
+    counts = Counter(it.verdict.value for it in findings)
+    return ", ".join(f"{counts[it.value]} {it.value}" for it in claims.Verdict if counts[it.value])
 
 
 def brief(profile: str, findings: Sequence[claims.Finding]) -> str:

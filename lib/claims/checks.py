@@ -56,17 +56,15 @@ def _check_context(row: dict[str, Any], where: str) -> None:
 
 
 def _check_measured(row: dict[str, Any], where: str) -> None:
-    itself = (
-        QUANTITIES[row["quantity"]].reads == "claim" if row.get("quantity") in QUANTITIES else 0
-    )
+    name = row.get("quantity")
+    if name is not None and name not in QUANTITIES:
+        raise StudyError(f"{where}: {unknown('quantity', name, QUANTITIES)}")
+    itself = name is not None and QUANTITIES[name].reads == "claim"
     about = "reference" if itself else "probe" if "probe" in row else "select"
     lacking = {about, "quantity", "relation", "stated", "tolerance", "rationale"} - set(row)
     if lacking:
         raise StudyError(f"{where}: lacks {', '.join(sorted(lacking))}")
-    name, cells = row["quantity"], by_cell(row["stated"])
-    if name not in QUANTITIES:
-        raise StudyError(f"{where}: {unknown('quantity', name, QUANTITIES)}")
-    quantity = QUANTITIES[name]
+    quantity, cells = QUANTITIES[name], by_cell(row["stated"])
     for select in (row[part] for part in ("select", "versus") if part in row):
         study.check_select(select, where)
     if ("versus" in row) != quantity.rival:
@@ -75,6 +73,11 @@ def _check_measured(row: dict[str, Any], where: str) -> None:
         raise StudyError(f"{where}: probe goes with the quantity probe, and without a selection")
     if "probe" in row and set(row["probe"]) != {"question", "value"}:
         raise StudyError(f"{where}: wanted probe with question and value, got {row['probe']!r}")
+    for numbers in row.get("reference", {}).values():
+        if not isinstance(numbers, list) or not all(map(_number, numbers)):
+            raise StudyError(
+                f"{where}: wanted reference as a list of numbers a task, got {numbers!r}"
+            )
     if name == "fingerprint" and not row.get("reference"):
         raise StudyError(f"{where}: a fingerprint wants its reference, a list of counts by task")
     if ("protocol" in row) != (quantity.reads in TIMED):

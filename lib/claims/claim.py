@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 RELATIONS = ("equals", "above", "below")
+OURS = ("our control", "our question", "computed by us")  # how the text of a claim says so
 
 
 class Verdict(StrEnum):
@@ -64,6 +65,11 @@ class Claim:
     why: str = ""
     probe: dict[str, str] | None = None
     reference: dict[str, list[int | float]] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> bool:
+        """Is it a question of this study about its source, and no statement of the source?"""
+        return any(words in self.text.lower() for words in OURS)
 
 
 @dataclass(frozen=True)

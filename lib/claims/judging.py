@@ -138,6 +138,9 @@ def _finding(
         notes.append(f"{bad} of its {len(cells)} numbers not reproduced")
     notes += [f"{len(failed)} of its runs missed the sparsity they name"] if failed else []
     notes += dict.fromkeys(why[s] for s in asked if s in why)
+    if any(cell.measured is not None for cell in cells):
+        notes += [QUANTITIES[judged].caveat] if QUANTITIES[judged].caveat else []
+        notes += _by_our_rule(used, judged)
     notes += ["judged in accuracy, which is what the talk states"] if other else []
     notes += [cell.note for cell in cells if cell.note] + _changed(claim, used) + _teachers(used)
     note = "; ".join(dict.fromkeys("; ".join(notes).split("; ")))
@@ -154,6 +157,14 @@ def _missed(runs: Sequence[Run], quantity: str) -> list[Spec]:
         return []
     own = [run.spec for run in runs if run.trace.get("missed")]
     return [spec for spec in own if spec.options.get("strict", True)]
+
+
+def _by_our_rule(used: Sequence[Run], quantity: str) -> list[str]:
+    """A sparsity that is met because runs end where it is says nothing of what led there."""
+    ends = [run.spec.options.get("meet", True) for run in used if run.spec.method == "cofi"]
+    if quantity not in ABOUT_SPARSITY or not ends or not all(ends):
+        return []
+    return ["a rule of ours ends a run where its target is met"]
 
 
 def _in_accuracy(e: Evidence, metrics: Sequence[str]) -> Evidence:
@@ -227,13 +238,16 @@ def _changed(claim: Claim, used: Sequence[Run]) -> list[str]:
 def _teachers(used: Sequence[Run]) -> list[str]:
     """Seeds vary the pruning, not what is pruned: say so where a study went on from another dense
     model, as it does on a machine that trains one anew and rounds in another order."""
-    dense: dict[tuple[str, str], set[str | None]] = {}
+    dense: dict[tuple[str, str], dict[str | None, set[str]]] = {}
     for run in used:
         place = (run.spec.encoder, run.spec.task)
         own = run.provenance.get("sha256", {}).get("teacher")
-        dense.setdefault(place, set()).add(own)
-    most = max(map(len, dense.values()), default=0)
-    return [f"its runs prune {most} teachers of one recipe"] if most > 1 else []
+        dense.setdefault(place, {}).setdefault(own, set()).add(study.arm_of(run.spec))
+    most = max(dense.values(), key=len, default={})
+    if len(most) < 2:
+        return []
+    apart = not set.intersection(*most.values())  # no arm prunes them all
+    return [f"its runs prune {len(most)} teachers of one recipe{', each side its own' * apart}"]
 
 
 def _digest_of(run: Run, file: str) -> str | None:

@@ -46,6 +46,8 @@ def _file(path: Path) -> list[Claim]:
         raise StudyError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(content, dict) or not {"chapter", "claims"} <= set(content):
         raise StudyError(f"{path}: wanted a mapping with chapter and claims; mend it")
+    if not isinstance(content["claims"], list):
+        raise StudyError(f"{path}: wanted claims as a list of rows, got {content['claims']!r}")
     chapter = content["chapter"]
     if path.stem != chapter and not path.stem.startswith(f"{chapter}-"):
         raise StudyError(

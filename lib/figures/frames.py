@@ -227,11 +227,14 @@ def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float)
     the talk's drop from its own. Every reading goes by the same one seed, that which most have: a
     mean over several would come nearer by having less noise. `low` and `high` are the least and the
     greatest distance of its single seeds, `seeds` so many. Compared are the densities at which most
-    readings were run (the columns off@...); a reading that lacks one of them is left out.
+    readings were run (the columns off@...); a reading that lacks one of them is left out. `size`
+    and `nonzero` are by how much, at the most, the parameters that attention keeps, and those of
+    them that are not 0, miss the density: heads of a layer are padded to the widest, inputs are
+    zeroed, and what is drawn twice is kept once.
     """
     table = runs(run for run in found if _is_reading(run))
     table = table[table["budget"].isin(list(stated))]
-    columns = [*READING, "distance", "low", "high", "seeds"]
+    columns = [*READING, "distance", "low", "high", "seeds", "size", "nonzero"]
     if table.empty:
         return pd.DataFrame(columns=columns)
     off = table["drop"] - dense + table["budget"].map(stated).astype(float)
@@ -246,8 +249,23 @@ def distances(found: Iterable[Run], stated: Mapping[float, float], dense: float)
     each = np.sqrt((wide**2).mean(axis=1))
     chance = each.groupby(level=list(READING)).agg(low="min", high="max", seeds="size")
     wide.columns = [f"off@{budget:g}" for budget in wide.columns]
-    near = wide.assign(distance=each).xs(shown, level="seed").join(chance)
+    own = table[table["seed"].eq(shown) & table["budget"].isin(shared)]
+    missed = own.assign(
+        size=(own["attention"] - own["budget"]).abs(),
+        nonzero=(own["nonzero_attention"] - own["budget"]).abs(),
+    )
+    missed = missed.groupby(list(READING))[["size", "nonzero"]].max()
+    near = wide.assign(distance=each).xs(shown, level="seed").join(chance).join(missed)
     return near.sort_values("distance", kind="stable").reset_index()
+
+
+MISSED = 0.05  # of a density: more is another density
+
+
+def marks(row: Mapping[str, Any]) -> str:
+    """What to put behind a reading's distance: * where what is not 0, else ' where the size, is
+    another share than its density says."""
+    return "*" if row["nonzero"] > MISSED else "'" if row["size"] > MISSED else ""
 
 
 def _is_reading(run: Run) -> bool:

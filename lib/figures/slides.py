@@ -77,10 +77,11 @@ def hypotheses(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     known = set(zip(table["axis"], table["importance"], strict=True))
     rows = [(axis, kind) for axis in AXES for kind in IMPORTANCES if (axis, kind) in known]
     grid = np.full((len(rows), len(columns)), np.nan)
-    for row in table.itertuples():
-        grid[rows.index((row.axis, row.importance)), columns.index((row.sampler, row.rescale))] = (
-            row.distance
-        )
+    signs = {}
+    for row in table.to_dict("records"):
+        place = (row["axis"], row["importance"]), (row["sampler"], row["rescale"])
+        at = rows.index(place[0]), columns.index(place[1])
+        grid[at], signs[at] = row["distance"], frames.marks(row)
     figure, (ax,) = style.canvas(height=1.9 + 0.36 * len(rows))
     shades = LinearSegmentedColormap.from_list("near", ["#f7fbff", "#9ecae1", "#08519c"])
     top = np.nanmax(grid)
@@ -88,7 +89,8 @@ def hypotheses(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     for (y, x), value in np.ndenumerate(grid):
         if not np.isnan(value):
             colour = "white" if value > 0.65 * top else INK
-            ax.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=colour)
+            words = f"{100 * value:.1f}{signs[y, x]}"
+            ax.text(x, y, words, ha="center", va="center", color=colour)
     y, x = divmod(int(np.nanargmin(grid)), len(columns))
     _frame(ax, x, y, "-")
     ours = (CORESET["axis"], CORESET["importance"]), (CORESET["sampler"], CORESET["rescale"])
@@ -100,7 +102,8 @@ def hypotheses(found: Iterable[Run], findings: Iterable[Finding]) -> Drawn:
     ax.spines[:].set_visible(False)
     ax.set_xlabel(
         "root-mean-square distance to the talk's drops, in hundredths of accuracy\n"
-        "solid frame: the nearest reading; dotted: our headline reading"
+        "solid frame: the nearest reading; dotted: our headline reading\n"
+        "* is over 5 points off its density; ' is so once padding is counted"
     )
     return figure, table
 
@@ -147,7 +150,7 @@ def nearest(found: Iterable[Run], findings: Iterable[Finding], show: int = 5) ->
     rows = []
     for row, (colour, marker) in zip(table.to_dict("records"), style.SEVERAL, strict=False):
         ours = {budget: row[column] + drops[budget] for budget, column in columns.items()}
-        words = f"{100 * row['distance']:.1f}: {frames.reading(row)}"
+        words = f"{100 * row['distance']:.1f}{frames.marks(row)}: {frames.reading(row)}"
         ax.plot(list(ours), list(ours.values()), color=colour, marker=marker, label=words)
         rows += [
             {"reading": frames.reading(row), "distance": row["distance"], "budget": b, "drop": d}

@@ -219,7 +219,7 @@ def architecture(model: nn.Module) -> Architecture:
 
 def _row(kind: str) -> Architecture:
     if kind not in ARCHITECTURES:
-        raise unknown("architecture", kind, ARCHITECTURES)
+        raise unknown("architecture", kind, [it for it in ARCHITECTURES if it not in COMPACT])
     return ARCHITECTURES[kind]
 
 
@@ -240,7 +240,11 @@ def layers(model: nn.Module) -> list[Layer]:
 def stem(model: nn.Module) -> Stem:
     """The live modules of a classifier outside its layers."""
     paths = {"types": None} | architecture(model).stem
-    return Stem(**{part: path and attrgetter(path)(model) for part, path in paths.items()})
+    try:
+        return Stem(**{part: path and attrgetter(path)(model) for part, path in paths.items()})
+    except AttributeError as error:
+        came = type(model).__name__
+        raise StudyError(f"wanted a model for sequence classification, got {came}") from error
 
 
 def biases(model: nn.Module) -> list[nn.Embedding | None]:
@@ -267,6 +271,7 @@ def settings(config: object) -> dict:
 
 def shape(model: nn.Module) -> Shape:
     """The widths of every layer, of a Hugging Face classifier or of a compact one."""
+    architecture(model)  # says so where it is none that we know
     config = model.config
     if config.model_type in COMPACT:
         return Shape.from_json({"hidden": config.hidden_size, "layers": config.layers})

@@ -120,7 +120,9 @@ def profile(
         except TypeError:
             chosen = ()
         if not chosen:
-            raise StudyError(f"wanted at least one seed, got {seeds!r}; give a number or a list")
+            raise StudyError(
+                f"wanted a whole number of seeds above 0, or a list of them, got {seeds!r}; give 3"
+            )
         name = replace(name, seeds=chosen, sampled=chosen, calibrated=chosen)
     if budgets is not None:
         chosen = tuple(budgets)

@@ -28,6 +28,8 @@ def check_select(select: Any, where: str) -> None:
         if name not in (*FIELDS, *_DERIVED) and not str(name).startswith(("options.", "sees.")):
             raise StudyError(f"{where}: {unknown('key of a selection', name, _KEYS)}")
     for stack in several(select.get("arm", ())):
+        if not isinstance(stack, str):
+            raise StudyError(f"{where}: wanted the name of an arm, got {stack!r}")
         for arm in stack.split("+"):
             if arm not in ARMS:
                 raise StudyError(f"{where}: {unknown('arm', arm, ARMS)}")

@@ -3,6 +3,7 @@
 Columns: text, label, and text_pair for pairs of texts. Labels are names or whole numbers.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lib.errors import StudyError
 from lib.tasks.splits import cut, letters
 
 COLUMNS = "text, label and, for pairs, text_pair"
+CLASSES = 256  # a record has a byte for every answer
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ def read(files: Own) -> Table:
         if list(dev) != list(train):
             came = f"should have the columns {', '.join(train)} but has {', '.join(dev)}"
             raise StudyError(f"{files.dev} {came}: make the two alike")
+        texts = [name for name in train if name != "label"]
+        ours, theirs = (set(split[texts].map(letters).stack()) for split in (train, dev))
+        if shared := ours & theirs:
+            came = f"{len(shared)} of its texts in {files.train} too"
+            raise StudyError(f"{files.dev} has {came}: a split tells nothing of texts trained on")
     unseen = sorted(set(dev["label"]) - set(train["label"]))
     if unseen:
         came = f"a label unseen in training, {unseen[0]!r}"
@@ -87,6 +94,9 @@ def _read(path: Path) -> pd.DataFrame:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:  # pandas' own errors, and bytes that are no UTF-8
         raise StudyError(f"{path} is not a well-formed UTF-8 CSV: {fetch.line(error)}") from error
+    if twice := [name for name in raw if re.fullmatch(r"(text|text_pair|label)\.\d+", name)]:
+        name = twice[0].partition(".")[0]  # pandas numbers the second
+        raise StudyError(f"{path} has the column {name!r} twice: rename one")
     if not isinstance(raw.index, pd.RangeIndex):  # pandas took surplus fields for row names
         raise StudyError(f"{path} is not a well-formed CSV: its rows are longer than its header")
     missing = [name for name in ("text", "label") if name not in raw]
@@ -110,10 +120,20 @@ def _order(labels: pd.Series, path: Path) -> tuple[str, ...]:
     if len(names) < 2:
         came = f"only {names[0]!r}" if names else "no rows"
         raise StudyError(f"{path} should have two classes or more but has {came}: add another")
+    if len(names) > CLASSES:
+        raise StudyError(
+            f"{path} has {len(names)} different labels: wanted at most {CLASSES}, and a regression "
+            "is a task of lib/tasks/rows.py"
+        )
     numbers = pd.to_numeric(pd.Series(names), errors="coerce")
     if numbers.notna().all():
         if (numbers % 1 != 0).any():
             odd = next(name for name, bad in zip(names, numbers % 1 != 0, strict=True) if bad)
             raise StudyError(f"{path} has a label {odd!r}: wanted names or whole numbers")
+        if numbers.duplicated().any():
+            odd = [name for name, n in zip(names, numbers, strict=True) if (numbers == n).sum() > 1]
+            raise StudyError(
+                f"{path} writes one label as {' and '.join(odd[:2])}: write it one way"
+            )
         names = sorted(names, key=float)
     return tuple(names)

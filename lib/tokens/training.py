@@ -14,6 +14,7 @@ from lib.tokens.costs import fraction
 from lib.tokens.model import TokenForSequenceClassification, gated, ruled
 from lib.tokens.rules import Gate
 from lib.training import distil
+from lib.training.train import tenths
 
 TEXTS = 512  # of the stream, on which a knob is set
 HALVINGS = 14
@@ -81,13 +82,7 @@ def train(
         losses.append(found.item())
     if losses and after:
         after(len(losses))
-    return _tenths(losses)
-
-
-def _tenths(values: list[float]) -> list[float]:
-    size = max(1, -(-len(values) // 10))
-    parts = [values[start : start + size] for start in range(0, len(values), size)]
-    return [round(sum(part) / len(part), 4) for part in parts]
+    return tenths(losses)
 
 
 def distilled(

@@ -12,6 +12,8 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from lib import assets, tasks
+from lib.assets import fetch
+from lib.errors import StudyError
 from lib.measures.evaluate import score
 from lib.models import encoder
 from lib.runs import digest
@@ -57,7 +59,7 @@ def teacher(name: str, task_name: str, recipe: dict) -> Teacher:
     labels = tasks.get(task_name).labels
     return Teacher(
         encoder.load(folder, labels),
-        AutoTokenizer.from_pretrained(folder),
+        _tokenizer(folder),
         folder,
         assets.sha256(folder / "model.safetensors"),
         pretrained,
@@ -67,7 +69,7 @@ def teacher(name: str, task_name: str, recipe: dict) -> Teacher:
 
 def _train(source: Path, task_name: str, recipe: dict, folder: Path) -> None:
     task = tasks.get(task_name)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = _tokenizer(source)
     data = batches.tokenize(tasks.load(task_name, "train"), tokenizer, task.max_tokens)
     held_out = tasks.load(task_name, "select")
     how = Recipe.of(recipe)
@@ -93,6 +95,14 @@ def _train(source: Path, task_name: str, recipe: dict, folder: Path) -> None:
         os.replace(new, folder)  # whole or not at all
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _tokenizer(folder: Path):
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:  # JSON that is cut off is a ValueError
+        why = fetch.line(error)
+        raise StudyError(f"cannot read the tokenizer in {folder} ({why}); save it anew") from error
 
 
 def _plain(name: str) -> str:

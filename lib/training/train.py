@@ -162,11 +162,15 @@ def finetune(
         plain.load_state_dict(best[1])
     for module in frozen:
         remove_parametrizations(module, "weight", leave_parametrized=True)
-    tenth = max(1, math.ceil(len(losses) / 10))
-    means = [losses[i : i + tenth] for i in range(0, len(losses), tenth)]
-    means = [round(sum(mean) / len(mean), 4) for mean in means]
     before = keeper.before if keeper else 0.0
-    return Trained(plain.eval(), steps, means, selection, before)
+    return Trained(plain.eval(), steps, tenths(losses), selection, before)
+
+
+def tenths(losses: list[float]) -> list[float]:
+    """The mean of each tenth of the steps."""
+    size = max(1, math.ceil(len(losses) / 10))
+    parts = [losses[start : start + size] for start in range(0, len(losses), size)]
+    return [round(sum(part) / len(part), 4) for part in parts]
 
 
 def _teaching(

@@ -55,7 +55,8 @@ class Quantity:
     its way; `rival` asks for a claim's `versus`; `loss` is the quantity that stands for a score in
     a replication; `joint` says that all cells of a claim have to hold at once, `home` that it means
     something on the claim's own encoder alone: elsewhere it is shown and not judged. `held` says
-    that it is about what is left of the dense score, of which one answer for every text keeps some.
+    that it is about what is left of the dense score, of which one answer for every text keeps some;
+    `caveat` goes with every number that is measured.
     """
 
     measure: Callable[[Evidence], Estimate | str]
@@ -66,6 +67,7 @@ class Quantity:
     joint: bool = False
     home: bool = False
     held: bool = False
+    caveat: str = ""
 
 
 def exactly(value: float, n: int) -> Estimate:

@@ -8,6 +8,7 @@ from lib import study
 from lib.claims.quantities.quantity import Estimate, Evidence, Quantity, exactly, over_seeds
 
 NO_COUNT = "no record of what ran"
+SET = "how much is pruned is the budget that the study sets, whatever score is left"
 
 
 def _parameters(e: Evidence) -> Estimate:
@@ -96,7 +97,7 @@ QUANTITIES = {
     "feed-forward": Quantity(_feed_forward_share, by="length", reads="shape"),
     "exponent": Quantity(_exponent, by="length", reads="shape"),
     "padding": Quantity(_padding, by="length", reads="work"),
-    "pruning": Quantity(_work("dense", "pruned"), reads="work"),
+    "pruning": Quantity(_work("dense", "pruned"), reads="work", caveat=SET),
     "claimed": Quantity(_work("dense", "claimed"), reads="work"),
-    "together": Quantity(_together, reads="work"),
+    "together": Quantity(_together, reads="work", caveat=SET),
 }

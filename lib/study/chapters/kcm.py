@@ -14,6 +14,13 @@ from lib.study.selecting import after_of, arm_of, sees_of
 HEADLINE = ("kcm", "mask-tuning", "ffn-w2", "ffn-both-unscaled")
 BY_BUDGET = (*HEADLINE, "ffn-rms", "k-prune")  # with the best control and the strongest peer
 ALONE = ("kcm-r2", "kcm-d2")
+REST = (  # of the two budgets of the paper's table
+    *("kcm-unscaled", "kcm-refit", *ALONE, "kcm-r2-unscaled", "kcm-d2-unscaled", "kcm-voting"),
+    *("kcm-layerwise", "kcm-even", "kcm-512", "kcm-1k"),
+    *("ffn-w1", "ffn-both", "ffn-w1-unscaled", "ffn-w2-unscaled", "ffn-output", "ffn-rms"),
+    *("ffn-energy", "ffn-random", "flap", "mask-tuning-untuned", "k-prune"),
+    *("taylor-apart", "taylor-steps"),
+)
 DRAWN = (*ALONE, "ffn-output")  # of the paper's figure, where little is pruned
 PAIRS = {  # the cheapest first, MNLI's ten thousand pairs last
     "published": tuple(
@@ -60,8 +67,7 @@ def methods(p: Profile) -> Iterator[Spec]:
     if p.quick:
         yield from _cells(p, (*ALONE, "kcm-unscaled", "ffn-random"), p.macs[:1])
     else:
-        rest = [arm for arm in (*ARMS, "taylor-steps") if arm not in HEADLINE]
-        yield from _cells(p, rest, p.macs[:2])
+        yield from _cells(p, REST, p.macs[:2])
 
 
 def budgets(p: Profile) -> Iterator[Spec]:
