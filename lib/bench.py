@@ -1,20 +1,17 @@
 """How is one run done? Teacher, pruner, measurement: from a Spec to a Run."""
 
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache, partial
-from importlib.metadata import version
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from torch import nn
 
-from lib import assets, claims, devices, pruners, runs, tasks
+from lib import assets, claims, devices, origin, pruners, runs, tasks
 from lib.errors import StudyError, unknown
 from lib.measures import costs, products
 from lib.measures.evaluate import Evaluation, autocast, score
@@ -27,7 +24,6 @@ from lib.training import batches
 from lib.training.teachers import Teacher, teacher
 from lib.training.train import Recipe, Trained, finetune
 
-ROOT = Path(__file__).resolve().parent.parent
 # Sequence length at which MACs are stated, unless they are the budget: then it is the task's own.
 MACS_TOKENS = 128
 SELECT = 500  # texts that a method may score itself on as it trains
@@ -362,7 +358,7 @@ def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:
     """
     device = next(bench.teacher.model.parameters()).device
     foreign, read = (spec.training["sees"] or {}).get("task"), examples_read(spec, bench)
-    return machine() | {
+    return origin.machine() | {
         "precision": devices.precision(PRECISION, device),
         "macs_tokens": tokens,
         **({} if read is None else {"examples_read": read}),
@@ -376,28 +372,3 @@ def provenance(bench: Bench, spec: runs.Spec, tokens: int | float) -> dict:
         "teacher": {"steps": bench.teacher.steps, "selection": bench.teacher.selection},
         "claims": claims.digest(),
     }
-
-
-@lru_cache
-def machine() -> dict:
-    """Code and machine of this process: commit, versions, device, threads. Read once."""
-    packages = ("torch", "transformers", "datasets", "accelerate", "numpy")
-    commit, dirty = (
-        _git("rev-parse", "HEAD"),
-        _git("status", "--porcelain", "--", "lib", "data/claims"),
-    )
-    return {
-        "commit": commit or "unknown",
-        "dirty": bool(dirty) if commit else None,
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "device": devices.name(devices.device()),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _git(*command: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None  # no git: a downloaded archive has no commit to name
-    return done.stdout.strip() if done.returncode == 0 else None

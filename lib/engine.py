@@ -113,9 +113,7 @@ def _waves(sweeps: Sequence[study.Sweep]) -> tuple[list[study.Sweep], list[study
     """One sweep for each teacher, then all others."""
     first = {}
     for it in (it for it in sweeps if it.specs):
-        spec = it.specs[0]
-        recipe = json.dumps(spec.training["teacher"], sort_keys=True)
-        first.setdefault((spec.encoder, spec.task, recipe), it)
+        first.setdefault(it.specs[0].teacher, it)
     return list(first.values()), [it for it in sweeps if it not in first.values()]
 
 

@@ -31,7 +31,7 @@ def obtain(specs: Iterable[runs.Spec], store: runs.Store, compute: bool = True) 
     with tqdm(total=len(missing), desc="runs", unit="run", disable=not missing) as progress:
         groups: dict[str, list[runs.Spec]] = {}
         for spec in missing:  # one teacher at a time, in the order in which they are first wanted
-            groups.setdefault(_teacher(spec), []).append(spec)
+            groups.setdefault(spec.teacher, []).append(spec)
         for group in groups.values():
             from lib import bench  # torch: only where something is executed
 
@@ -96,7 +96,3 @@ def _own_files(run: runs.Run) -> Iterator[tuple[Path, str | None]]:
     if run.spec.encoder not in assets.ENCODERS:
         folder = Path(run.spec.encoder).expanduser()
         yield folder / assets.WEIGHTS, recorded.get("encoder")
-
-
-def _teacher(spec: runs.Spec) -> str:
-    return f"{spec.encoder} {spec.task} {sorted(spec.training['teacher'].items())}"

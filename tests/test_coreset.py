@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib import pruners
+from lib import pruners, study
 from lib.errors import StudyError
 from lib.measures import costs
 from lib.models import encoder, lossless
@@ -181,7 +181,7 @@ def test_inputs_are_zeroed_column_by_column(bert):
 def test_gordons_conventions(bert):
     """m rounded down, and the count is the budget's; weights 1 / (m p) in the query."""
     bert = bert.double()
-    small = prune(bert, 0.65, **coreset.GORDON)
+    small = prune(bert, 0.65, **study.readings()[-1])
     assert {layer.qk for layer in encoder.shape(small).layers} == {3}
     assert {layer.qk for layer in encoder.shape(prune(bert, 0.65)).layers} == {4}
     qk, _, _ = coreset.scores(bert, "mussay")

@@ -8,7 +8,7 @@ import torch
 from lib.errors import StudyError
 from lib.models import encoder
 from lib.models.compact import dense
-from lib.models.compact_model import _buckets
+from lib.models.compact_model import relative_buckets
 from lib.models.encoder import LayerShape, Shape
 from lib.models.masks import Masks, applied, left
 
@@ -130,7 +130,9 @@ def by_hand(model, batch, masks):
         positions = there.cumsum(1) * there + small.config.pad_token_id
     x = net.words(ids) + net.positions(positions)
     x = norm(net.norm, (x if net.types is None else x + net.types.weight[0]) * z)
-    buckets = _buckets(ids.shape[1], ids.device) if small.config.relative_positions else None
+    buckets = (
+        relative_buckets(ids.shape[1], ids.device) if small.config.relative_positions else None
+    )
     for index, (layer, shape) in enumerate(
         zip(net.layers, encoder.shape(small).layers, strict=True)
     ):

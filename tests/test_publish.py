@@ -10,7 +10,7 @@ import made
 import nbformat
 import pytest
 
-from lib import assets, claims, study
+from lib import assets, claims, origin, study
 from lib.book import chapters, pages, publish
 from lib.claims import Cell, Claim, Finding, Source, Verdict
 from lib.errors import StudyError
@@ -71,7 +71,7 @@ def project(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(study, "cells", lambda name: [])
     monkeypatch.setattr(claims, "findings", lambda name: [FINDING])
-    monkeypatch.setattr(pages, "git", lambda *command: "")
+    monkeypatch.setattr(origin, "git", lambda *command: "")
     return tmp_path
 
 
@@ -253,8 +253,8 @@ def test_a_page_that_loads_from_elsewhere_is_refused(tmp_path, tag):
 def test_a_clone_with_a_remote_shows_its_buttons_and_they_lead_to_real_files(
     project, monkeypatch, remote
 ):
-    monkeypatch.setattr(pages, "git", lambda *command: remote)
-    assert pages.repository() == "https://github.com/some.one/a-fork"
+    monkeypatch.setattr(origin, "git", lambda *command: remote)
+    assert origin.repository() == "https://github.com/some.one/a-fork"
     folder = chapters.execute("tiny", {}, project / "out")
     publish._lay_out({"tiny": folder})
     links = nbformat.read(publish.BOOK / "chapters" / "tiny.ipynb", 4).cells[1].source
@@ -268,7 +268,7 @@ def test_a_clone_with_a_remote_shows_its_buttons_and_they_lead_to_real_files(
 
 
 def test_a_clone_without_a_remote_shows_none(project):
-    assert pages.repository() is None
+    assert origin.repository() is None
     assert "github.com" not in publish._configuration(project).read_text()
 
 

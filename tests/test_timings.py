@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib import bench, devices, runs, study
+from lib import devices, origin, runs, study
 from lib.measures import costs, timings
 from lib.models import encoder
 
@@ -64,11 +64,11 @@ def test_the_recorded_device_is_that_of_the_models(clocked, monkeypatch):
     monkeypatch.setattr(costs, "latency", latency)
     monkeypatch.setattr(devices, "device", lambda: torch.device("meta"))
     monkeypatch.setattr(devices, "name", lambda device: f"a {device.type}")
-    bench.machine.cache_clear()
+    origin.machine.cache_clear()
     try:
         [first, _] = timings.compare(clocked, rounds=1)
     finally:
-        bench.machine.cache_clear()
+        origin.machine.cache_clear()
     assert first.machine == first.provenance["device"] == "a meta"
     assert {device.type for device in seen} == {"meta"}
 

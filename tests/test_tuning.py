@@ -133,9 +133,9 @@ def pieces(model, batch, part="ffn"):
         mask = None if kept.all() else kept[:, None, None]
         buckets = None
         if model.config.relative_positions:
-            from lib.models.compact_model import _buckets
+            from lib.models.compact_model import relative_buckets
 
-            buckets = _buckets(x.shape[1], x.device)
+            buckets = relative_buckets(x.shape[1], x.device)
         layer(x, mask, buckets)
         for hook in hooks:
             hook.remove()

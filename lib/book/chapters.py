@@ -147,7 +147,7 @@ def _check(name: str, parameters: Mapping[str, Any]) -> Path:
 
     source = NOTEBOOKS / f"{name}.ipynb"
     if not source.is_file():
-        raise unknown("chapter", name, (path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+        raise unknown("chapter", name, names())
     known = papermill.inspect_notebook(str(source))
     for parameter in parameters:
         if parameter not in known:

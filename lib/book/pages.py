@@ -1,8 +1,6 @@
 """What do the generated parts of the book say: the verdicts, and where the records come from?"""
 
 import platform
-import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from lib import assets, claims, study
+from lib import assets, claims, origin, study
 from lib.runs import Run, Timing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,7 +305,7 @@ def _here(profile: str) -> list[tuple[str, str]]:
     return [
         ("profile", profile),
         ("built", datetime.now(UTC).strftime("%Y-%m-%d")),
-        ("commit", f"`{commit()[:10]}`"),
+        ("commit", f"`{origin.commit()[:10]}`"),
         ("python", platform.python_version()),
         *((package, version(package)) for package in RENDERERS),
     ]
@@ -325,24 +323,3 @@ def _duration(seconds: float | None) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def commit() -> str:
-    """The commit that is checked out; "unknown" outside a clone."""
-    return git("rev-parse", "HEAD") or "unknown"
-
-
-def repository() -> str | None:
-    """Where readers find this code: the clone's GitHub remote, or None where it has none."""
-    remote = git("remote", "get-url", "origin")
-    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", remote)
-    return f"https://github.com/{found[1]}" if found else None
-
-
-def git(*command: str) -> str:
-    """What git says, or "" where it knows nothing (or there is none)."""
-    try:
-        done = subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

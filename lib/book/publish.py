@@ -34,7 +34,7 @@ def book(profile: str) -> Path:
     marked untested is an error that names it.
     """
     _require_records(profile)
-    inputs = _digest(_inputs(profile), [profile, pages.repository(), pages.commit()])
+    inputs = _digest(_inputs(profile), [profile, origin.repository(), origin.commit()])
     stamp = HTML.parent / "inputs"
     if (HTML / "index.html").is_file() and stamp.is_file() and stamp.read_text() == inputs:
         return HTML / "index.html"
@@ -132,14 +132,14 @@ def _lay_out(folders: Mapping[str, Path]) -> None:
     for name, folder in folders.items():
         shutil.copytree(folder / "data", data, dirs_exist_ok=True)
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
-        if pages.repository():
+        if origin.repository():
             notebook.cells.insert(1, nbformat.v4.new_markdown_cell(_launch(name)))
         nbformat.write(notebook, pages_ / f"{name}.ipynb")
 
 
 def _launch(name: str) -> str:
     """Links that open the chapter's source; only a clone with a remote has any."""
-    where = pages.repository()
+    where = origin.repository()
     path = f"notebooks/{name}.ipynb"
     binder = where.replace("https://github.com/", "https://mybinder.org/v2/gh/")
     return (
@@ -179,8 +179,8 @@ def _build() -> None:
 def _configuration(folder: Path) -> Path:
     """book/_config.yml, with the repository's buttons where there is a repository."""
     configuration = yaml.safe_load((BOOK / "_config.yml").read_text())
-    if pages.repository():
-        configuration["repository"] = {"url": pages.repository(), "path_to_book": "book"}
+    if origin.repository():
+        configuration["repository"] = {"url": origin.repository(), "path_to_book": "book"}
         configuration["html"] |= {"use_repository_button": True, "use_issues_button": True}
     path = folder / "_config.yml"
     path.write_text(yaml.safe_dump(configuration))

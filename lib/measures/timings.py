@@ -19,9 +19,9 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lib import assets, devices, runs, study
-from lib.bench import machine
 from lib.measures import costs
 from lib.models import encoder
+from lib.origin import machine
 from lib.tokens.model import wrap
 
 ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept

@@ -198,7 +198,7 @@ class CompactModel(CompactPreTrainedModel):
         if attention_mask is not None and not attention_mask.all():
             mask = attention_mask[:, None, None, :].bool()
         x = self._embed(input_ids, token_type_ids, position_ids)
-        buckets = _buckets(x.shape[1], x.device) if self.config.relative_positions else None
+        buckets = relative_buckets(x.shape[1], x.device) if self.config.relative_positions else None
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1], mask, buckets))
@@ -252,7 +252,7 @@ class CompactModel(CompactPreTrainedModel):
         return F.dropout(x, self.config.dropout, self.training)
 
 
-def _buckets(tokens: int, device: torch.device) -> Int[Tensor, "tokens tokens"]:
+def relative_buckets(tokens: int, device: torch.device) -> Int[Tensor, "tokens tokens"]:
     """MPNet's relative positions: each sign has 8 exact distances and 8 log-spaced up to 128."""
     position = torch.arange(tokens, device=device)
     offset = position[None, :] - position[:, None]  # key minus query

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from lib import bench, claims, devices
+from lib import claims, devices, origin
 from lib.errors import StudyError, unknown
 from lib.runs import Probe, Question
 
@@ -33,7 +33,7 @@ def answer(question: Question) -> Probe:
     devices.keep_memory()
     start = time.perf_counter()
     values = file.answer(**question.parameters)
-    provenance = bench.machine() | {
+    provenance = origin.machine() | {
         "seconds": round(time.perf_counter() - start, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "claims": claims.digest(),

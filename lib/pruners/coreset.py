@@ -111,10 +111,6 @@ class Pruner:
         return model
 
 
-# A public experiment on BERT of 2020 (Gordon): weighted 1 / (m p) but drawn without replacement
-GORDON = {"importance": "mussay", "sampler": "without", "rescale": True, "rounding": "down"}
-
-
 def scores(
     model: nn.Module, kind: str, beta: float = 1.0, whole: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,6 +37,11 @@ class Spec:
     options: dict[str, Any]
     training: dict[str, Any]
 
+    @property
+    def teacher(self) -> str:
+        """What names its dense model: encoder, task and recipe."""
+        return digest([self.encoder, self.task, self.training["teacher"]])
+
     def __post_init__(self) -> None:
         budget = self.budget
         if not isinstance(budget, int | float) or isinstance(budget, bool) or not 0 < budget <= 1:

@@ -13,72 +13,41 @@
 LOCAL, UNTESTED and CHAPTERS are read through this module, at call time.
 """
 
-from lib.study.arms import (
-    AFTER_LR,
-    ARMS,
-    FAMILIES,
-    RECIPE,
-    TEACHER_LR,
-    TEACHERS,
-    VERSIONS,
-    after_recipe,
-    distilled_recipe,
-    spec,
-    teacher_recipe,
-)
-from lib.study.arms.coreset import CALIBRATED, CORESET, FIXED, PRUNED, SAMPLED
+from lib.study.arms import ARMS, FAMILIES, VERSIONS, after_recipe, spec
+from lib.study.arms.coreset import CORESET, FIXED, PRUNED
 from lib.study.arms.tokens import ARMS as TOKEN_ARMS
 from lib.study.asking import answerable, excused, unanswered
-from lib.study.blocks import BATCHED, Group, teachers
+from lib.study.blocks import BATCHED
 from lib.study.chapters import CHAPTERS, groups, protocols, questions, specs
 from lib.study.chapters.anatomy import LENGTHS
-from lib.study.chapters.coreset import AXES, IMPORTANCES, SAMPLERS, ZEROED, readings
+from lib.study.chapters.coreset import AXES, SAMPLERS, ZEROED, readings
 from lib.study.chapters.tokens import clocked, lead, padded
 from lib.study.clocks import Clocked, timings, untimed
 from lib.study.coverage import Cell, Sweep, cells, describe_missing, expected, missing, sweeps
-from lib.study.marks import PLACE, UNTESTED, Mark, untested
+from lib.study.marks import UNTESTED, untested
 from lib.study.profiles import DATA, LOCAL, PROFILES, Pair, Profile, profile
-from lib.study.selecting import (
-    FIELDS,
-    after_of,
-    arm_of,
-    check_select,
-    draws,
-    matches,
-    sees_of,
-)
+from lib.study.selecting import after_of, arm_of, check_select, draws, matches, sees_of
 
 __all__ = [
-    "AFTER_LR",
     "ARMS",
     "AXES",
     "BATCHED",
-    "CALIBRATED",
     "CHAPTERS",
     "CORESET",
     "DATA",
     "FAMILIES",
-    "FIELDS",
     "FIXED",
-    "IMPORTANCES",
     "LENGTHS",
     "LOCAL",
-    "PLACE",
     "PROFILES",
     "PRUNED",
-    "RECIPE",
-    "SAMPLED",
     "SAMPLERS",
-    "TEACHERS",
-    "TEACHER_LR",
     "TOKEN_ARMS",
     "UNTESTED",
     "VERSIONS",
     "ZEROED",
     "Cell",
     "Clocked",
-    "Group",
-    "Mark",
     "Pair",
     "Profile",
     "Sweep",
@@ -90,7 +59,6 @@ __all__ = [
     "check_select",
     "clocked",
     "describe_missing",
-    "distilled_recipe",
     "draws",
     "excused",
     "expected",
@@ -107,8 +75,6 @@ __all__ = [
     "spec",
     "specs",
     "sweeps",
-    "teacher_recipe",
-    "teachers",
     "timings",
     "unanswered",
     "untested",

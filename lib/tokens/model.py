@@ -14,7 +14,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lib.errors import StudyError
 from lib.models import compact, encoder
-from lib.models.compact_model import CompactForSequenceClassification, CompactModel, _buckets
+from lib.models.compact_model import (
+    CompactForSequenceClassification,
+    CompactModel,
+    relative_buckets,
+)
 from lib.tokens import rules
 from lib.tokens.config import TokenConfig, check
 from lib.tokens.dropping import Walk
@@ -96,7 +100,7 @@ class TokenModel(CompactModel):
         places = torch.arange(tokens, device=input_ids.device).expand(size, tokens)
         walk = Walk(alive, places, input_ids, self.masks)
         x = self._embed(input_ids, token_type_ids, position_ids)
-        table = _buckets(tokens, x.device) if self.config.relative_positions else None
+        table = relative_buckets(tokens, x.device) if self.config.relative_positions else None
         states = [x]
         for index, layer in enumerate(self.layers):
             states.append(_pass(index, layer, states[-1], walk, gate, table))

@@ -1,6 +1,5 @@
 """Which fine-tuned model is pruned? Teachers, trained once and kept by content."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -51,8 +51,7 @@ def teacher(name: str, task_name: str, recipe: dict) -> Teacher:
     home = assets.CACHE / "teachers"
     home.mkdir(parents=True, exist_ok=True)
     folder = home / f"{_plain(name)}-{_plain(task_name)}-{key}"
-    with open(home / f"{folder.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(home / f"{folder.name}.lock"):
         if not (folder / "teacher.json").exists():
             _train(source, task_name, recipe, folder)
     history = json.loads((folder / "teacher.json").read_text())

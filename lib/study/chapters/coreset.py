@@ -75,6 +75,7 @@ def readings(quick: bool = False) -> list[dict[str, Any]]:
             for sampler, rescale in product(("uniform", *SAMPLERS), (False, True)):
                 if sampler != "uniform" or importance == "product":
                     found.append(base | {"sampler": sampler, "rescale": rescale})
+    # a public experiment on BERT of 2020: weighted 1 / (m p), but drawn without replacement
     gordon = {"importance": "mussay", "rescale": True, "rounding": "down"}
     return [*found, CORESET | gordon]
 
