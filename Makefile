@@ -12,7 +12,7 @@ profile = $(if $(PROFILE),--profile "$(PROFILE)")
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: wanted Python 3.11 to 3.13, got `$(PYTHON) -V 2>&1`; try make PYTHON=python3.12"; exit 1; } >&2
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	@test -x $(BIN)/pip && test "`$(BIN)/python -V`" = "`$(PYTHON) -V`" || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
 	  --no-build-isolation -e .
