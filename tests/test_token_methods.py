@@ -116,7 +116,7 @@ def test_retention_can_reach_0_in_every_study(bert, batch):
     one = {
         name: tensor[:1, :2] if tensor.dim() > 1 else tensor[:1] for name, tensor in batch.items()
     }
-    for steps in steps_of("power-bert")[:: len(steps_of("power-bert")) - 1]:
+    for steps in steps_of("power-bert")[:2]:  # with more it gets there the sooner
         student = wrap(bert, NONE).train().requires_grad_(True)
         r, _ = pruners.get("power-bert", penalty=10.0)._retention(student, [one] * steps, 4)
         assert r.max() == 0

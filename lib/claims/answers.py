@@ -9,7 +9,7 @@ from scipy import stats
 from lib.errors import unknown
 from lib.runs import unpack_labels, unpack_values
 
-REPLICATES, SEED, LEVEL = 10_000, 20230912, 0.95
+REPLICATES, SEED, LEVEL = 5000, 20230912, 0.95
 
 
 @lru_cache(maxsize=16384)
@@ -17,7 +17,7 @@ def score(
     metric: str, n: int, classes: int, labels: str, answers: str
 ) -> tuple[float, Float[np.ndarray, " replicates"]]:
     """A metric of packed answers: its value and that of every resample of the examples."""
-    weights = np.vstack([np.ones(n, np.float32), _resamples(n)])
+    weights = _weights(n)
     known = CONFUSION if classes else CORRELATION
     if metric not in known:
         raise unknown("metric", metric, known)
@@ -38,11 +38,13 @@ def commonest(n: int, classes: int, answers: str) -> float:
     return float(np.bincount(unpack_labels(answers, n, classes)).max() / n)
 
 
-@lru_cache(maxsize=8)
-def _resamples(n: int) -> Float[np.ndarray, "replicates n"]:
-    """How often each of n examples is drawn, in every resample; the same for all models."""
-    draws = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=REPLICATES)
-    return draws.astype(np.float32)
+@lru_cache(maxsize=4)
+def _weights(n: int) -> Float[np.ndarray, "replicates_and_one n"]:
+    """How often each of n examples counts: once, then as it is drawn in every resample; the same
+    for all models."""
+    weights = np.ones((1 + REPLICATES, n), np.float32)
+    weights[1:] = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=REPLICATES)
+    return weights
 
 
 Counts = Float[np.ndarray, "replicates labels answers"]
