@@ -204,9 +204,9 @@ def test_thresholds_scale_by_one_factor_and_stay_above_the_least(bert, data):
     assert ltp.scaled([0.1, 0.2], 1.0)["thresholds"] == [2.0, 2.0]
     rule = {"rule": "threshold", "thresholds": [0.05, 0.1, 0.15]}
     student = wrap(bert, rule).train().requires_grad_(True)
-    theta, _ = pruners.get("ltp", threshold_lr=1.0, penalty=-10.0)._thresholds(student, stream(12))
+    theta, _ = pruners.get("ltp", threshold_lr=1.0, penalty=-10.0)._thresholds(student, data)
     assert theta[0] == pytest.approx(ltp.LEAST)  # a negative penalty wants all masks open
-    theta, _ = pruners.get("ltp", penalty=10.0)._thresholds(student, stream(30))
+    theta, _ = pruners.get("ltp", penalty=10.0)._thresholds(student, data)
     assert 1.3 < theta[0] / 0.05 < 1.6  # by about half, and in proportion to where it began
     assert 1.3 < theta[1] / 0.1 < 1.6
     assert theta[2] == pytest.approx(0.15)  # the last layer decides nothing
@@ -223,7 +223,7 @@ def test_thresholds_rise_from_nothing_in_the_first_half_of_the_search(bert, monk
     monkeypatch.setattr(ltp.Soft, "after", spy)
     student = wrap(bert, {"rule": "threshold", "thresholds": [0.05, 0.1, 0.15]})
     student.train().requires_grad_(True)
-    pruners.get("ltp", threshold_lr=1e-9)._thresholds(student, stream(8))
+    pruners.get("ltp", threshold_lr=1e-9, rising=True)._thresholds(student, stream(8))
     assert seen == pytest.approx([0.1 * min(step / 4, 1) for step in range(8)])
 
 
@@ -392,19 +392,26 @@ def test_ranking_is_learned(bert, inputs):
     assert received[0, 1:].argsort(descending=True).tolist() == [0, 1, 2, 3]
 
 
-def test_layers_decide_from_the_third_of_twelve_on(bert, data):
-    pruned = pruners.get("top", bins=4)(bert, data, 0.5)
-    kept = pruned.config.tokens["kept"]
-    assert all(kept[0])
-    assert not (all(kept[1]) and all(kept[2]))
-    assert [top.first(layers) for layers in (2, 3, 6, 12, 24)] == [1, 1, 1, 2, 4]
-    cells = top._order(torch.ones(12, 5))
-    assert {layer for layer, _ in cells} == set(range(2, 12))
+def test_which_layers_decide(bert, data):
+    for released, last in ((True, {1, 2}), (False, {1})):
+        pruned = pruners.get("top", bins=4, released=released)(bert, data, 0.6)
+        cut = {layer for layer, kept in enumerate(pruned.config.tokens["kept"]) if not all(kept)}
+        assert cut
+        assert cut <= last
+    code, paper = (pruners.get("top", released=it) for it in (True, False))
+    assert [code.deciding(layers).start for layers in (2, 3, 6, 12, 24)] == [1, 1, 1, 2, 4]
+    assert code.deciding(12) == range(2, 12)
+    assert paper.deciding(12) == range(1, 11)
+    assert {layer for layer, _ in top._order(torch.ones(12, 5), range(2, 12))} == set(range(2, 12))
     assert floor(bert, "after", 2) == pytest.approx(2 / 3)
 
 
 def test_a_search_begins_with_all_tokens_and_gates_that_are_shut_or_open(bert, data):
-    assert pruners.get("top", bins=4)(bert, data, 0.5).trace["expected"][0] > 0.999
+    def begins(released: bool) -> float:
+        prune = pruners.get("top", bins=4, released=released)
+        return prune(bert, data, 0.6).trace["expected"][0]
+
+    assert begins(True) > 0.999 > begins(False) > 0.9
     drawn = torch.tensor([0.2, 0.7], requires_grad=True)
     hard = top._hard(drawn)
     hard.sum().backward()
@@ -415,7 +422,7 @@ def test_a_search_begins_with_all_tokens_and_gates_that_are_shut_or_open(bert, d
 def test_ranking_adds_to_the_loss_with_its_weight(bert, data, monkeypatch):
     monkeypatch.setattr(top, "lambda_rank", lambda received, ranked, valid: torch.tensor(1000.0))
     without, with_it = (
-        pruners.get("top", bins=4, ranking=weight)(bert, data, 0.5).trace["searching"][0]
+        pruners.get("top", bins=4, ranking=weight)(bert, data, 0.6).trace["searching"][0]
         for weight in (0.0, 0.5)
     )
     assert with_it - without == pytest.approx(500, rel=0.01)

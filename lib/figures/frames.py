@@ -296,6 +296,8 @@ ARM_WORDS = {
     "taylor-steps": "Taylor, iterative",
     "taylor-apart": "Taylor, kinds apart",
     "movement": "movement",
+    "top-released": "ToP by its code",
+    "ltp-rising": "LTP, rising",
     "kcm": "KCM",
     "kcm-unscaled": "KCM, unscaled",
     "kcm-refit": "KCM, refitted",

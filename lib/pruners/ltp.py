@@ -58,17 +58,15 @@ class Pruner:
     masks. CLS stays; the last layer has nothing to decide.
 
     A departure: the paper meets a budget by trying penalties, in epochs of thousands of steps. Here
-    thresholds are in proportion to its 0.01 l / L, but as high as meets the budget on the dense
-    model. In the first half of the search they rise to that from nothing: what loses so many tokens
-    at once does not learn again in so few steps. Behind the search one factor for all, kept in the
-    trace, corrects what the budget is missed by.
+    thresholds begin in proportion to its 0.01 l / L, but where they meet the budget on the dense
+    model, or with `rising` at nothing, whence they rise to that in the first half of the search.
+    Behind the search one factor for all, kept in the trace, corrects what it is missed by.
     `temperature` is in full thresholds, as the paper's 1e-3 stands beside its 0.01, and so is
     `threshold_lr`: without it 1 by the number of steps, so that, on a rate that falls to 0, a
     threshold can go up or down by half.
     """
 
-    # 1 began at 0.01 l / L whatever the budget, so that the factor decided all; 2 at the budget
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2  # 1 began at 0.01 l / L whatever the budget: the factor decided all
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -81,6 +79,7 @@ class Pruner:
     penalty: float = 0.1
     temperature: float = 0.1
     search: float = 0.4
+    rising: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
@@ -114,7 +113,8 @@ class Pruner:
         begin = torch.tensor(student.config.tokens["thresholds"], device=device).clamp(min=LEAST)
         factors = torch.ones_like(begin, requires_grad=True)
         gate = Soft(begin, self.temperature * begin, [])
-        course, done = Course(0.0, 1.0, len(batches) // 2, "linear"), 0
+        rises = len(batches) // 2 if self.rising else 0
+        course, done = Course(0.0, 1.0, rises, "linear"), 0
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             theta = begin * factors

@@ -22,7 +22,8 @@ from lib.tokens.training import collect, distilled, draw, settle, split, train
 from lib.training.hard_concrete import probability, sample
 from lib.training.lagrangian import Course, Price
 
-START = 4.605  # masks begin open and gates shut, where the released code clamps their logits
+START = 2.0  # where the logits of all masks and gates begin: P(z > 0) is .97
+SHUT = 4.605  # where the released code clamps them: its masks begin open, its gates shut
 RANKED = 20  # tokens of the teacher's ranking that are distilled
 
 
@@ -77,21 +78,21 @@ class Pruner:
     masks z of (layer, bin) and gates g of layers follow hard concrete distributions. The first
     `search` of the steps train all with a Lagrangian whose target of expected MACs falls to the
     budget in the first half of them, from where the masks begin; expected are P(z > 0) and
-    P(g > 0), which, unlike the clipped means, never cease to move. A gate passes 0 or 1 on, and its
-    gradient straight through. Then bins of the smallest k = 1 - (1 - z) g go until the budget is
-    met, and the rest of the steps train the model that really drops. Layers decide from the third
-    of twelve on, as in the released code, in proportion for other depths.
+    P(g > 0), which, unlike the clipped means, never cease to move. Then bins of the smallest
+    k = 1 - (1 - z) g go until the budget is met, and the rest of the steps train the model that
+    really drops. First and last layer decide nothing, as in the paper.
 
     To the task's loss comes the KL from the dense model's answers at temperature 2 and, weighed by
-    `ranking` (of the released code's 1e-2 to 1e-5 the first), LambdaRank: the student's attention
-    in the first quarter of the layers shall rank tokens as the dense model's last layer does. A
-    departure: it takes logarithms of the attention, so that it does not depend on the length of the
-    text.
+    `ranking`, LambdaRank: the student's attention in the first quarter of the layers shall rank
+    tokens as the dense model's last layer does. A departure: it takes logarithms of the attention,
+    so that it does not depend on the length of the text.
+
+    `released` goes by the authors' code where paper and code part: layers decide from the third of
+    twelve on (in proportion for other depths), masks begin open and gates shut, and a gate passes 0
+    or 1 on, with its gradient straight through. Its weights of `ranking` are 1e-2 to 1e-5.
     """
 
-    # 1 counted expected MACs by clipped means, and chose by chance; 2 began with open gates that
-    # were never quite 0 or 1, and cut a layer early
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2  # 1 counted expected MACs by clipped means, and chose by chance
     units: ClassVar[tuple[str, ...]] = ("executed",)
     needs: ClassVar[Needs] = "training"
     compact: ClassVar[bool] = True
@@ -103,8 +104,9 @@ class Pruner:
     mask_lr: float = 0.1
     bins: int = 20
     distil: float = 1.0
-    ranking: float = 0.01
+    ranking: float = 0.1
     search: float = 0.6
+    released: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
@@ -115,14 +117,15 @@ class Pruner:
             )
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
-        batches = collect(model, data, budget, "after", first(len(encoder.blocks(model))))
+        deciding = self.deciding(len(encoder.blocks(model)))
+        batches = collect(model, data, budget, "after", deciding.start)
         if batches is None:
             return dense(model)
         whole = wrap(model, {"rule": "none"}).eval().requires_grad_(False)
         with importance.throwaway(whole, self.seed) as student:
             early, late = split(batches, self.search)
             worth, trace = self._worth(student, whole, early, budget)
-            order = _order(worth)
+            order = _order(worth, deciding)
             rule = {"rule": "bins", "kept": _dropped(worth, order, int((worth < 0.5).sum()))}
             student = wrap(student, rule).requires_grad_(True)
 
@@ -137,16 +140,24 @@ class Pruner:
         student.trace = trace | {"bins": [round(1 - w, 4) for w in (1 - worth).mean(1).tolist()]}
         return student.train(model.training)
 
+    def deciding(self, layers: int) -> range:
+        """The layers that decide, counted from 0."""
+        if self.released:
+            return range(max(1, round(layers / 6)), layers)
+        return range(1, max(2, layers - 1))
+
     def _worth(
         self, student: nn.Module, whole: nn.Module, batches: list[Batch], budget: float
     ) -> tuple[Tensor, dict]:
         """k (layers, bins) as training leaves it, 1 where nothing is decided; and a trace."""
         layers, device = len(student.config.layers), next(student.parameters()).device
         new = dict(device=device, requires_grad=True)
-        z = torch.full((layers, self.bins), START, **new)
-        g = torch.full((layers, 1), -START, **new)
+        begin = (SHUT, -SHUT) if self.released else (START, START)
+        z, g = (
+            torch.full((layers, n), a, **new) for n, a in zip((self.bins, 1), begin, strict=True)
+        )
         decides = torch.zeros(layers, 1, device=device)
-        decides[first(layers) :] = 1
+        decides[list(self.deciding(layers))] = 1
         gate, noise = Soft(), torch.Generator().manual_seed(self.seed)
         price = Price(self.mask_lr, device=device)
         shape, curve = encoder.shape(student), []
@@ -164,7 +175,8 @@ class Pruner:
         course = Course(sparsity(batches[0]).item(), 1 - budget, len(batches) // 2, "linear")
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            gate.worth = worth(sample(z, noise), _hard(sample(g, noise)))
+            open_, passes = sample(z, noise), sample(g, noise)
+            gate.worth = worth(open_, _hard(passes) if self.released else passes)
             found, ranked = self._distilled(model, whole, batch)
             for received in gate.columns[:quarter]:
                 valid = batch["attention_mask"].to(device).bool()
@@ -226,20 +238,14 @@ def lambda_rank(received: Tensor, ranked: Tensor, valid: Tensor) -> Tensor:
     return (pairs.sum((1, 2)) / ideal.clamp(min=1e-6)).mean()
 
 
-def first(layers: int) -> int:
-    """The first layer that decides, counted from 0."""
-    return max(1, round(layers / 6))
-
-
 def _hard(gates: Tensor) -> Tensor:
     """0 or 1, with the gradient of the draw."""
     return (gates > 0.5).to(gates) + gates - gates.detach()
 
 
-def _order(worth: Tensor) -> list[tuple[int, int]]:
+def _order(worth: Tensor, deciding: range) -> list[tuple[int, int]]:
     """Cells (layer, bin) in the order in which they go: least worth first, then lowest ranks."""
-    layers, count = worth.shape
-    cells = [(n, b) for n in range(first(layers), layers) for b in range(count)]
+    cells = [(n, b) for n in deciding for b in range(worth.shape[1])]
     return sorted(cells, key=lambda cell: (float(worth[cell]), -cell[1], cell[0]))
 
 

@@ -26,8 +26,8 @@ for _family in FAMILIES.values():
 # A method's version is raised when a mended fault makes its old records stale: name it here.
 VERSIONS = (
     dict.fromkeys((method for method, _ in ARMS.values()), 1)
-    | dict.fromkeys(("power-bert", "transkimmer"), 2)
-    | dict.fromkeys(("ltp", "top", "cofi"), 3)
+    | dict.fromkeys(("power-bert", "ltp", "transkimmer", "top"), 2)
+    | {"cofi": 3}
 )
 
 # --- recipes ------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "transkimmer-free": ("transkimmer", SKIM | {"free": True}),
     "transkimmer-paper": ("transkimmer", SKIM | {"free": True, "faulty": True}),
     "top": ("top", WEIGHTS),
+    "top-released": ("top", WEIGHTS | {"released": True, "ranking": 0.01}),
+    "ltp-rising": ("ltp", WEIGHTS | {"rising": True}),
     "tokens-random": ("power-bert", WEIGHTS | {"order": "random"}),
     "tokens-first": ("power-bert", WEIGHTS | {"order": "first"}),
     "tokens-random-taught": ("power-bert", WEIGHTS | {"order": "random", "distil": 1.0}),
@@ -20,6 +22,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 TOKENS = ("power-bert", "ltp", "transkimmer", "top")
 CONTROLS = ("tokens-random", "tokens-first")
 TAUGHT = "tokens-random-taught"  # of ToP, which learns from the dense model's answers too
+READINGS = ("top-released", "ltp-rising")  # where code or paper can be read otherwise
 FREE = ("transkimmer-free", "transkimmer-paper")  # that meet no budget
 # A budget is met on texts as long as those that are reported: SST-2's training texts are phrases,
 # half as long, and lengths that suit them would cut whole sentences to pieces.

@@ -6,10 +6,10 @@ from typing import Any
 from lib.runs import Run, Spec
 from lib.study import blocks
 from lib.study.arms import RECIPE, spec
-from lib.study.arms.tokens import CONTROLS, FREE, LONGER, TAUGHT, TOKENS, WEIGHTS
+from lib.study.arms.tokens import CONTROLS, FREE, LONGER, READINGS, TAUGHT, TOKENS, WEIGHTS
 from lib.study.blocks import Group
 from lib.study.profiles import Pair, Profile
-from lib.study.selecting import sees_of
+from lib.study.selecting import arm_of, sees_of
 
 SMALL = "minilm-l6"  # the published study's encoder of this chapter
 FACTOR = 0.48  # of LTP, 2.1 times less work
@@ -131,6 +131,14 @@ def longer(p: Profile) -> Iterator[Spec]:
             yield from _cells(p, lead(p), (arm,), (budget,), p.seeds[:1], sees=LONGER)
 
 
+def readings(p: Profile) -> Iterator[Spec]:
+    """ToP by its released code, and LTP with thresholds that rise to the budget; the latter on the
+    stacked road's own work too, where the study's LTP does not learn."""
+    if _wide(p):
+        yield from _cells(p, lead(p), READINGS, p.executed, p.seeds)
+        yield from _cells(p, lead(p), READINGS[1:], (BOTH,), p.seeds)
+
+
 def more(p: Profile) -> Iterator[Spec]:
     """Tier 2: MNLI, pairs of sentences and three answers."""
     if p.name == "published" and _wide(p):
@@ -149,6 +157,7 @@ GROUPS: dict[str, Group] = {
     "imdb": imdb,
     "large": large,
     "longer": longer,
+    "readings": readings,
     "more": more,
 }
 
@@ -161,9 +170,10 @@ def protocols(s: Spec) -> list[dict[str, Any]]:
 def clocked(run: Run) -> list[dict[str, Any]]:
     """How a run that dropped tokens is timed: its rule on random weights, forced to leave the mean
     number of tokens that it left in each layer; a text at a time, and batches of 32 of like length,
-    as long as their longest. Of one seed, and of no run that was merely trained for longer."""
+    as long as their longest. Of one seed, and of no run that was merely trained for longer or by
+    another reading."""
     ran = run.trace.get("tokens")
-    if not ran or run.spec.seed or sees_of(run.spec) == "other":
+    if not ran or run.spec.seed or sees_of(run.spec) == "other" or arm_of(run.spec) in READINGS:
         return []
     part = 1 if ran["rule"]["rule"] == "rank" else 0  # what a rule forces: see tokens.config
     found = []
