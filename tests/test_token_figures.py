@@ -15,6 +15,7 @@ CHAPTER = ("tokens",)
 DRAWN = {
     "frontier": lambda it: tokens.frontier(it.runs, it.findings),
     "longer": lambda it: tokens.longer(it.runs, it.findings),
+    "readings": lambda it: tokens.readings(it.runs),
     "padding": lambda it: tokens.padding(it.runs, it.findings),
     "controls": lambda it: tokens.controls(it.runs, it.findings),
     "pace": lambda it: tokens.pace(it.runs, it.timings),

@@ -83,6 +83,8 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "transkimmer-free": ("#3d9f86", "<"),
     "transkimmer-paper": ("#8a5a00", ">"),
     "top": ("#882255", "s"),
+    "top-released": ("#b8558f", "D"),
+    "ltp-rising": ("#8a5a00", "v"),
     "tokens-random": ("#7f7f7f", "X"),
     "tokens-first": ("#b0893a", "P"),
     "tokens-random-taught": ("#4d4d4d", "x"),

@@ -6,12 +6,14 @@ padding     padding left away, then tokens pruned
 speed       times as fast, and score by that
 texts       which words stay; short texts and long ones
 longer      does more training help?
+readings    do other readings of a paper or its code do better?
 stacking    filters first, then tokens
 """
 
 from lib.figures.tokens.facts import facts, roads
 from lib.figures.tokens.longer import longer
 from lib.figures.tokens.padding import padding
+from lib.figures.tokens.readings import readings
 from lib.figures.tokens.scores import controls, frontier
 from lib.figures.tokens.speed import alone, pace, times
 from lib.figures.tokens.stacking import stacked
@@ -26,6 +28,7 @@ __all__ = [
     "longer",
     "pace",
     "padding",
+    "readings",
     "roads",
     "stacked",
     "survivors",
