@@ -464,3 +464,20 @@ def test_a_checkpoint_of_another_model_is_refused(bert, make_classifier, data, t
         other.classifier.bias += 1
     with pytest.raises(StudyError, match="of a run with other hyperparameters"):
         cofi(other, data, aids=aids)
+
+
+def test_gates_are_clamped_on_both_sides_and_gradients_clipped(bert, data, monkeypatch):
+    clipped, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, most):
+        clipped.append((len(list(parameters)), most))
+        return clip(parameters, most)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    joint = Joint(bert, pruners.get("cofi", **QUICK, clamp=0.5)._plan(STEPS, 0.7))
+    for each in data[:30]:
+        joint.advance(each)
+    alphas = torch.cat([alpha.detach().flatten() for alpha in joint.gates.tensors().values()])
+    assert (alphas.min(), alphas.max()) == (-0.5, 0.5)
+    assert clipped == [(len(joint.trained), 1.0)] * 30
+    assert {layer.attention_dropout for layer in joint.student.encoder.layers} == {0.0}

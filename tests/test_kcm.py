@@ -8,6 +8,7 @@ import torch
 
 from lib import pruners
 from lib.errors import StudyError
+from lib.measures import costs
 from lib.measures.evaluate import autocast
 from lib.models import encoder
 from lib.models.compact import compact, dense
@@ -401,6 +402,23 @@ def test_rearrangement_follows_the_greedy_exchange(seed, count):
         return float(slopes[:, 0, ~stays[0]].sum(1).square().sum())
 
     assert loss(found) <= loss(kept) + 1e-12
+
+
+def test_mask_tuning_follows_what_the_search_keeps_at_the_root_of_the_budget(
+    bert, batch, monkeypatch
+):
+    seen, tune = [], tuning.tune
+
+    def spy(pruned, teacher, *rest, **more):
+        seen.extend([pruned, teacher])
+        return tune(pruned, teacher, *rest, **more)
+
+    monkeypatch.setattr(tuning, "tune", spy)
+    pruners.get("mask-tuning", tokens=9)(bert, [batch], 0.49)
+    whole = costs.encoder_macs(encoder.shape(bert), 9)
+    pruned, teacher = (costs.encoder_macs(encoder.shape(one), 9) / whole for one in seen)
+    assert 0.45 < pruned <= 0.49
+    assert 0.66 < teacher <= 0.7
 
 
 def test_mask_tuning_shrinks_what_the_search_found(bert, batch):

@@ -31,6 +31,9 @@ VARIANTS = [
     ("taylor", {"granularity": "dims"}),
     ("taylor", {"granularity": "dims", "uneven": False, "steps": 1}),
     ("taylor", {"unit": "macs", "tokens": 9}),
+    ("taylor", {"unit": "macs", "tokens": 9, "apart": True}),
+    ("top", {"released": True}),
+    ("ltp", {"rising": True}),
     ("power-bert", {"order": "random"}),
 ]
 
