@@ -8,7 +8,6 @@ from test_coreset import augmented, prune
 from torch import nn
 
 from lib import pruners
-from lib.errors import StudyError
 from lib.measures import costs
 from lib.models import encoder
 from lib.models.masks import Masks, applied
@@ -231,8 +230,6 @@ def test_kinds_ranked_apart_keep_the_same_share_of_each(bert, batches):
     assert neurons == pytest.approx(0.6 * 120, abs=3)
     spent = costs.encoder_macs(shape, 9) / costs.encoder_macs(encoder.shape(bert), 9)
     assert 0.59 < spent <= 0.6
-    with pytest.raises(StudyError, match="leave `apart` out"):
-        pruners.get("taylor", apart=True)
 
 
 def test_uneven_layers_only_where_asked(bert, batches):

@@ -35,7 +35,7 @@ class Pruner:
     a sequence (a study fills in the task's mean), whatever `uneven` would say, so it must be True.
     They do so in one list, though sums of absolute values flatter what is many: thousands of
     neurons of either sign outweigh few heads. `apart` ranks each kind by itself, to the same
-    fraction of it, as TextPruner does.
+    fraction of it, as TextPruner does, and as with all other units.
     """
 
     version: ClassVar[int] = 1
@@ -59,8 +59,6 @@ class Pruner:
             raise StudyError(f"wanted steps above 0, got {self.steps}")
         if self.unit == "macs" and (self.granularity != "heads" or not self.uneven):
             raise StudyError("unit macs searches over all layers' heads: wants heads and uneven")
-        if self.apart and self.unit != "macs":
-            raise StudyError(f"unit {self.unit} ranks heads and neurons apart: leave `apart` out")
 
     def __call__(self, model: nn.Module, data: Iterable[Batch], budget: float) -> nn.Module:
         masks = Masks.dense(model)
