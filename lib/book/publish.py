@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from lib import assets, claims, study
+from lib import assets, claims, origin, study
 from lib.book import chapters, pages
 from lib.errors import StudyError
 

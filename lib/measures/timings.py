@@ -24,18 +24,21 @@ from lib.models import encoder
 from lib.origin import machine
 from lib.tokens.model import wrap
 
-ROUNDS = 9  # timed turns of every arm; medians are reported, all samples kept
+ROUNDS, FEW = 9, 5  # timed turns of every arm; medians are reported, all samples kept
 TOGETHER = 5  # shapes in one comparison, so that their models fit in memory
 
 
 def measure(
-    profile: str | study.Profile, rounds: int = ROUNDS, chapters: Iterable[str] = ()
+    profile: str | study.Profile, rounds: int | None = None, chapters: Iterable[str] = ()
 ) -> list[runs.Timing]:
     """Time every shape that a profile's chapters rest on, and put the records into its store.
 
-    A timing of the same shape, protocol and machine is replaced: the newest counts.
+    A timing of the same shape, protocol and machine is replaced: the newest counts. In FEW rounds
+    for a quick study.
     """
-    store, records = study.profile(profile).store, []
+    p = study.profile(profile)
+    rounds = rounds or (FEW if p.quick else ROUNDS)
+    store, records = p.store, []
     recorded = store.all()
     wanted = [
         clocked
