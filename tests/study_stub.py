@@ -16,10 +16,7 @@ from lib import assets, engine, study
 from lib.__main__ import main
 
 FOLDER = Path(os.environ["STUB_FOLDER"])
-SPECS = [
-    SimpleNamespace(name=name, encoder="e", task="t", training={"teacher": {}})
-    for name in ("first", "second", "third")
-]
+SPECS = [SimpleNamespace(name=name, teacher="its") for name in ("first", "second", "third")]
 
 
 def sweeps(profile, chapter=None):

@@ -51,7 +51,7 @@ def test_verdicts_are_tab_separated_lines_under_a_header(capsys):
             "wanted numbers for budgets, got 'half'; say",
         ),
         (["chapter", "coreset", "--budgets", ".5,1.5"], "wanted a budget in (0, 1], got 1.5"),
-        (["chapter", "coreset", "--seeds", "1.5"], "wanted at least one seed, got 1.5; give a"),
+        (["chapter", "coreset", "--seeds", "1.5"], "wanted a whole number of seeds above 0"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(command, error, capsys, monkeypatch, tmp_path):
@@ -160,8 +160,8 @@ def test_a_chapter_finds_what_is_named_from_where_the_command_stands(
     (here / "glue" / "CoLA").mkdir(parents=True)
     make_classifier("bert", 2).bert.save_pretrained(here / "tiny")
     digits.save_pretrained(here / "tiny")
-    texts = [f"t{2 + n % 30} t{2 + n // 30},{n % 2}\n" for n in range(60)]
-    for name in ("train.csv", "dev.csv"):
+    for at, name in enumerate(("train.csv", "dev.csv")):
+        texts = [f"t{2 + n % 30} t{2 + 2 * at + n // 30},{n % 2}\n" for n in range(60)]
         (here / name).write_text("text,label\n" + "".join(texts))
     monkeypatch.chdir(here)
     monkeypatch.setattr(chapters, "NOTEBOOKS", notebooks)

@@ -172,7 +172,7 @@ def test_the_quick_study_stays_quick():
     assert {(s.encoder, s.task) for s in specs} == {("minilm-l6", "mr")}
     assert 25 <= len(fits(specs, after="none")) <= 36
     tuned = fits(specs, after="steps")
-    assert len(tuned) == 4
+    assert len(tuned) == 2
     assert all(s.training["after"]["steps"] == 60 for s in tuned)
 
 
@@ -299,7 +299,7 @@ def test_seeds_and_budgets_can_be_chosen():
     assert {s.seed for s in fits(specs, arm="coreset")} == {0, 1, 2}
     assert {s.budget for s in specs if s.method != "dense"} == {0.8, 0.4}
     assert {s.seed for s in study.specs("coreset", "quick", seeds=[7])} == {0, 7}
-    with pytest.raises(StudyError, match="at least one seed"):
+    with pytest.raises(StudyError, match="a whole number of seeds above 0"):
         study.specs("coreset", "quick", seeds=0)
     with pytest.raises(StudyError, match="at least one budget"):
         study.specs("coreset", "quick", budgets=[])

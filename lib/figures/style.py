@@ -84,7 +84,7 @@ METHODS: dict[str, tuple[str, str]] = {  # arm of the study: (colour, marker)
     "transkimmer-paper": ("#8a5a00", ">"),
     "top": ("#882255", "s"),
     "top-released": ("#b8558f", "D"),
-    "ltp-rising": ("#8a5a00", "v"),
+    "ltp-rising": ("#a0522d", "v"),
     "tokens-random": ("#7f7f7f", "X"),
     "tokens-first": ("#b0893a", "P"),
     "tokens-random-taught": ("#4d4d4d", "x"),

@@ -157,7 +157,8 @@ class Pruner:
             torch.full((layers, n), a, **new) for n, a in zip((self.bins, 1), begin, strict=True)
         )
         decides = torch.zeros(layers, 1, device=device)
-        decides[list(self.deciding(layers))] = 1
+        deciding = self.deciding(layers)
+        decides[deciding.start : deciding.stop] = 1
         gate, noise = Soft(), torch.Generator().manual_seed(self.seed)
         price = Price(self.mask_lr, device=device)
         shape, curve = encoder.shape(student), []

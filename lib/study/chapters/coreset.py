@@ -97,7 +97,7 @@ def full_model(p: Profile) -> Iterator[Spec]:
 def fine_tuned(p: Profile) -> Iterator[Spec]:
     """Every method fine-tuned for a few steps; the dense model too, which is the fair rival."""
     names = ("coreset", "magnitude") if p.quick else PRUNED
-    budgets = p.budgets[-2:] if p.quick else p.budgets
+    budgets = p.budgets[-1:] if p.quick else p.budgets
     yield from tuned(p, names, budgets, p.seeds, steps=p.steps)
 
 
