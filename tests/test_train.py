@@ -10,7 +10,7 @@ from datasets import Dataset
 from lib import devices
 from lib.errors import StudyError
 from lib.models.compact import dense
-from lib.training import checkpoints, train
+from lib.training import checkpoints, teachers, train
 from lib.training.distil import Distil
 from lib.training.train import Recipe, finetune
 
@@ -236,3 +236,13 @@ def test_a_recipe_without_distillation_is_recorded_as_before():
     }
     distil = {"prediction": 0.1, "layers": 0.9, "matching": "unordered"}
     assert Recipe.of(options | {"distil": distil}).record()["distil"] == distil
+
+
+def test_a_tokenizer_that_is_cut_off_is_refused_in_one_line(tmp_path, digits):
+    digits.save_pretrained(tmp_path)
+    assert teachers._tokenizer(tmp_path)("1").input_ids
+    whole = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "tokenizer.json").write_text(whole[: len(whole) // 2])
+    with pytest.raises(StudyError, match="cannot read the tokenizer") as refused:
+        teachers._tokenizer(tmp_path)
+    assert "\n" not in str(refused.value)

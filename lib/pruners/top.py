@@ -152,10 +152,9 @@ class Pruner:
         """k (layers, bins) as training leaves it, 1 where nothing is decided; and a trace."""
         layers, device = len(student.config.layers), next(student.parameters()).device
         new = dict(device=device, requires_grad=True)
-        begin = (SHUT, -SHUT) if self.released else (START, START)
-        z, g = (
-            torch.full((layers, n), a, **new) for n, a in zip((self.bins, 1), begin, strict=True)
-        )
+        masks, gates = (SHUT, -SHUT) if self.released else (START, START)
+        z = torch.full((layers, self.bins), masks, **new)
+        g = torch.full((layers, 1), gates, **new)
         decides = torch.zeros(layers, 1, device=device)
         deciding = self.deciding(layers)
         decides[deciding.start : deciding.stop] = 1
@@ -176,8 +175,8 @@ class Pruner:
         course = Course(sparsity(batches[0]).item(), 1 - budget, len(batches) // 2, "linear")
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            open_, passes = sample(z, noise), sample(g, noise)
-            gate.worth = worth(open_, _hard(passes) if self.released else passes)
+            masks, gates = sample(z, noise), sample(g, noise)
+            gate.worth = worth(masks, _hard(gates) if self.released else gates)
             found, ranked = self._distilled(model, whole, batch)
             for received in gate.columns[:quarter]:
                 valid = batch["attention_mask"].to(device).bool()
