@@ -419,6 +419,15 @@ def test_a_search_begins_with_all_tokens_and_gates_that_are_shut_or_open(bert, d
     assert drawn.grad.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_gates_are_hard_by_the_released_code_alone(bert, data, monkeypatch, released):
+    passed, hard = [], top._hard
+    monkeypatch.setattr(top, "_hard", lambda gates: passed.append(hard(gates)) or passed[-1])
+    pruners.get("top", bins=4, released=released)(bert, data, 0.6)
+    assert bool(passed) == released
+    assert set(torch.cat(passed).unique().tolist() if passed else [0]) <= {0.0, 1.0}
+
+
 def test_ranking_adds_to_the_loss_with_its_weight(bert, data, monkeypatch):
     monkeypatch.setattr(top, "lambda_rank", lambda received, ranked, valid: torch.tensor(1000.0))
     without, with_it = (
